@@ -1,0 +1,262 @@
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageEnhance
+
+from wsss_tf import images, ops
+from wsss_tf.data import transforms
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+def picture(height=61, width=94, seed=0):
+    """Smooth colour fields with noise on them: saturated, grey, dark and bright parts."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (7, 9, 3)).astype(np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = generator.normal(0, 6, (height, width, 3))
+    values = np.clip(np.array(smooth) + noise, 0, 255).astype(np.uint8)
+    values[:8, :8] = values[:8, :8, :1]  # grey
+    values[-5:, -5:] = 0
+    values[-5:, :5] = 255
+    return values
+
+
+def apply_in_graph(transform, example, seed):
+    """Run as tf.data does; the transforms must not depend on static sizes."""
+    element = {key: tf.convert_to_tensor(value) for key, value in example.items()}
+    shapes = {"image": [None, None, 3], "mask": [None, None]}
+    signature = {
+        key: tf.TensorSpec(shapes.get(key, value.shape), value.dtype)
+        for key, value in element.items()
+    }
+    run = tf.function(transform, input_signature=[signature, tf.TensorSpec([2], tf.int32)])
+    return {key: value.numpy() for key, value in run(element, tf.constant(seed)).items()}
+
+
+# === Each operation against Pillow ===
+
+
+@pytest.mark.parametrize("long_side", [40, 94, 131], ids=["smaller", "same", "larger"])
+def test_resize_is_that_of_pillow(long_side):
+    image = picture()
+    height = round(61 * long_side / 94)
+    expected = Image.fromarray(image).resize((long_side, height), Image.Resampling.BICUBIC)
+    transform = transforms.random_long_side(long_side, long_side)
+    resized = apply_in_graph(transform, {"image": image}, [1, 2])["image"]
+    assert resized.dtype == np.uint8
+    assert resized.shape == (height, long_side, 3)
+    difference = np.abs(resized.astype(int) - np.array(expected))
+    assert difference.max() <= 1  # Pillow's weights have fewer bits
+    assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "expected"),
+    [((375, 500), 448, (336, 448)), ((500, 375), 767, (767, 575)), ((5, 2), 1, (1, 1))],
+)
+def test_short_side_rounds_half_to_even(size, long_side, expected):
+    transform = transforms.random_long_side(long_side, long_side)
+    resized = transform({"image": tf.zeros([*size, 3], tf.uint8)}, [0, 0])["image"]
+    assert tuple(resized.shape[:2]) == expected
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.7, 0.93, 1.0, 1.21, 1.3])
+@pytest.mark.parametrize(
+    ("adjust", "enhance"),
+    [
+        (transforms.adjust_brightness, ImageEnhance.Brightness),
+        (transforms.adjust_contrast, ImageEnhance.Contrast),
+        (transforms.adjust_saturation, ImageEnhance.Color),
+    ],
+    ids=["brightness", "contrast", "saturation"],
+)
+def test_enhancement_is_that_of_pillow(adjust, enhance, factor):
+    image = picture()
+    expected = np.array(enhance(Image.fromarray(image)).enhance(factor)).astype(int)
+    adjusted = tf.function(adjust)(image, tf.constant(factor)).numpy()
+    assert adjusted.dtype == np.uint8
+    # The fraction is dropped: where it is next to nothing, float rounding may tip the result.
+    assert np.abs(adjusted - expected).max() <= 1
+    assert (adjusted != expected).mean() < 0.002
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.1, -0.037, 0.0, 0.06, 0.1])
+def test_hue_is_that_of_torchvision_on_pillow_images(shift):
+    image = picture()
+    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+    turned = (np.array(hue).astype(int) + int(shift * 255)) % 256
+    turned = Image.fromarray(turned.astype(np.uint8))
+    expected = np.array(Image.merge("HSV", (turned, saturation, value)).convert("RGB"))
+    adjusted = tf.function(transforms.adjust_hue)(image, tf.constant(shift)).numpy()
+    assert adjusted.dtype == np.uint8
+    assert (adjusted != expected).any(-1).mean() < 0.002
+
+
+# === Random decisions ===
+
+
+def test_long_side_covers_the_closed_range():
+    transform = tf.function(transforms.random_long_side(20, 24))
+    image = tf.zeros([30, 50, 3], tf.uint8)
+    sides = [transform({"image": image}, tf.constant([0, i]))["image"].shape[1] for i in range(80)]
+    assert set(sides) == {20, 21, 22, 23, 24}
+
+
+def test_crop_offsets_are_uniform_over_both_ends():
+    crop = tf.function(transforms.random_crop(4))
+    image = np.zeros((3, 6, 1), np.float32) + np.arange(1.0, 7.0, dtype=np.float32)[:, None]
+    image = np.concatenate([image, image, image], -1) + 10 * np.arange(1, 4)[:, None, None]
+    seen = []
+    for i in range(200):
+        cut = crop({"image": tf.constant(image, tf.float32)}, tf.constant([3, i]))["image"].numpy()[
+            ..., 0
+        ]
+        rows = np.flatnonzero(cut[:, 0])
+        assert len(rows) == 3  # the whole height is kept, one row of zeros is added
+        np.testing.assert_array_equal(cut[rows], image[:, int(cut[rows[0], 0]) - 11 :, 0][:, :4])
+        seen.append((int(rows[0]), int(cut[rows[0], 0]) - 11))
+    places, counts = np.unique(seen, axis=0, return_counts=True)
+    assert [tuple(place) for place in places] == [(r, c) for r in (0, 1) for c in (0, 1, 2)]
+    assert counts.min() > 15
+
+
+def test_mask_follows_the_image():
+    """The mask is made of the image, so what was done to one can be seen in the other."""
+    mask = (np.indices((40, 60)).sum(0) // 7 % 5).astype(np.uint8)
+    image = np.stack([mask * 40] * 3, -1)
+    transform = transforms.compose(
+        transforms.random_long_side(45, 80), transforms.random_flip, transforms.random_crop(64)
+    )
+    for i in range(6):
+        result = apply_in_graph(transform, {"image": image, "mask": mask}, [5, i])
+        outside = result["mask"] == 255
+        assert outside.any()
+        assert not result["image"][outside].any()
+        inside = ~outside & (result["image"][..., 0] % 40 == 0)  # off the edges between classes
+        assert inside.mean() > 0.1
+        close = np.abs(result["image"][..., 0] / 40.0 - result["mask"]) < 0.5
+        assert close[~outside].mean() > 0.85
+        assert (result["image"][..., 0] // 40 == result["mask"])[inside].mean() > 0.97
+
+
+def test_flip_is_a_fair_coin():
+    image = tf.constant(picture()[20:23, 20:25])
+    flip = tf.function(transforms.random_flip)
+    flipped = 0
+    for i in range(100):
+        result = flip({"image": image}, tf.constant([9, i]))["image"].numpy()
+        if not np.array_equal(result, image):
+            np.testing.assert_array_equal(result, image[:, ::-1])
+            flipped += 1
+    assert 35 <= flipped <= 65
+
+
+def test_jitter_applies_the_four_operations_in_every_order(monkeypatch):
+    """Operations replaced by appending a digit show which came when, and how strong."""
+
+    def note(digit):
+        return lambda image, amount: image * 10 + digit
+
+    monkeypatch.setattr(transforms, "_ENHANCEMENTS", (note(1), note(2), note(3)))
+    monkeypatch.setattr(transforms, "adjust_hue", note(4))
+    jitter = tf.function(transforms.color_jitter(0.3, 0.1))
+    image = tf.zeros([1, 1, 3], tf.int32)
+    orders = {
+        int(jitter({"image": image}, tf.constant([1, i]))["image"][0, 0, 0]) for i in range(300)
+    }
+    assert len(orders) == 24
+    assert all(sorted(str(order)) == list("1234") for order in orders)
+
+
+def test_jitter_amounts_fill_their_ranges(monkeypatch):
+    amounts = []
+
+    def record(image, amount):
+        amounts.append(float(amount))
+        return image
+
+    monkeypatch.setattr(transforms, "_ENHANCEMENTS", (record,))
+    monkeypatch.setattr(transforms, "adjust_hue", lambda image, amount: image)
+    jitter = transforms.color_jitter(0.3, 0.1)
+    for i in range(100):
+        jitter({"image": tf.zeros([1, 1, 3], tf.uint8)}, tf.constant([2, i]))
+    assert 0.7 <= min(amounts) < 0.73
+    assert 1.27 < max(amounts) <= 1.3
+
+
+# === The whole ===
+
+
+def test_seam_augmentation():
+    example = {
+        "id": "a",
+        "image": picture(),
+        "labels": np.float32([0, 1]),
+        "mask": np.ones((61, 94), np.uint8),
+    }
+    augment = transforms.seam_augmentation(60, 120, crop_size=72)
+    result = apply_in_graph(augment, example, [1, 1])
+    assert result["image"].shape == (72, 72, 3)
+    assert result["image"].dtype == np.float32
+    assert result["id"] == b"a"
+    np.testing.assert_array_equal(result["labels"], example["labels"])
+    np.testing.assert_array_equal(result["mask"] == 255, ~result["image"].any(-1))
+    again = apply_in_graph(augment, example, [1, 1])
+    np.testing.assert_array_equal(again["image"], result["image"])
+    eager = augment({key: tf.constant(value) for key, value in example.items()}, [1, 1])
+    # Eager and graph mode may fuse the normalisation differently.
+    np.testing.assert_allclose(eager["image"], result["image"], atol=1e-6)
+    other = apply_in_graph(augment, example, [1, 2])
+    assert not np.array_equal(other["image"], result["image"])
+    without_mask = {key: value for key, value in example.items() if key != "mask"}
+    assert set(apply_in_graph(augment, without_mask, [1, 1])) == {"id", "image", "labels"}
+
+
+def test_nothing_random_left_is_only_normalised():
+    image = picture(48, 48)
+    augment = transforms.seam_augmentation(48, 48, crop_size=48, jitter=0, hue=0, flip=False)
+    result = apply_in_graph(augment, {"image": image}, [0, 7])["image"]
+    np.testing.assert_allclose(result, ops.normalize_image(image), atol=1e-6)
+
+
+def test_augments_inside_a_dataset():
+    augment = transforms.seam_augmentation(30, 60, crop_size=40)
+    dataset = tf.data.Dataset.range(4).map(
+        lambda i: augment({"image": tf.constant(picture())}, tf.stack([0, tf.cast(i, tf.int32)]))
+    )
+    assert dataset.element_spec["image"].shape == (40, 40, 3)
+    values = [element["image"].numpy() for element in dataset]
+    assert np.isfinite(values).all()
+    assert np.std([value.mean() for value in values]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_long_side": 9, "max_long_side": 8}, "long side from 9 to 8"),
+        ({"min_long_side": 0}, "long side from 0"),
+        ({"crop_size": 0}, "crop_size = 0"),
+        ({"jitter": 1.5}, "jitter = 1.5"),
+        ({"hue": 0.6}, "hue = 0.6"),
+    ],
+)
+def test_wrong_arguments_are_found_when_the_pipeline_is_built(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        transforms.seam_augmentation(**arguments)
+
+
+def test_photograph_looks_like_pillows():
+    path = SHARED / "data" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2011_000003.jpg"
+    if not path.is_file():
+        pytest.skip("skipped: no shared data")
+    image = images.decode_image(path.read_bytes())
+    resized = transforms.random_long_side(640, 640)({"image": image}, [0, 0])["image"].numpy()
+    photograph = Image.open(io.BytesIO(path.read_bytes()))
+    expected = photograph.resize((640, round(338 * 640 / 500)), Image.Resampling.BICUBIC)
+    difference = np.abs(resized.astype(int) - np.array(expected))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01

@@ -1,0 +1,3 @@
+"""Weakly supervised semantic segmentation in TensorFlow and Keras."""
+
+__version__ = "0.1.0"

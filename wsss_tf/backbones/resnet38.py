@@ -1,0 +1,130 @@
+"""ResNet38 ("A1", dilated): the backbone of SEAM, AffinityNet and their DeepLab."""
+
+import keras
+from keras import layers
+
+# Unit: (kind, filters of the first and of the last convolution, stride, dilation of its 3x3s).
+# At width 1; conv1a has 64 filters.
+_UNITS = {
+    "b2": ("residual", 128, 128, 2, (1, 1)),
+    "b2_1": ("residual", 128, 128, 1, (1, 1)),
+    "b2_2": ("residual", 128, 128, 1, (1, 1)),
+    "b3": ("residual", 256, 256, 2, (1, 1)),
+    "b3_1": ("residual", 256, 256, 1, (1, 1)),
+    "b3_2": ("residual", 256, 256, 1, (1, 1)),
+    "b4": ("residual", 512, 512, 2, (1, 1)),
+    "b4_1": ("residual", 512, 512, 1, (1, 1)),
+    "b4_2": ("residual", 512, 512, 1, (1, 1)),
+    "b4_3": ("residual", 512, 512, 1, (1, 1)),
+    "b4_4": ("residual", 512, 512, 1, (1, 1)),
+    "b4_5": ("residual", 512, 512, 1, (1, 1)),
+    "b5": ("residual", 512, 1024, 1, (1, 2)),
+    "b5_1": ("residual", 512, 1024, 1, (2, 2)),
+    "b5_2": ("residual", 512, 1024, 1, (2, 2)),
+    "b6": ("bottleneck", 512, 2048, 1, 0.3),
+    "b7": ("bottleneck", 1024, 4096, 1, 0.5),
+}
+_PROJECTED = ("b2", "b3", "b4", "b5", "b6", "b7")  # units with a shortcut convolution
+_FROZEN = ("b2", "b2_1", "b2_2")  # as conv1a
+
+
+class _Blocks:
+    """The two kinds of units, with what all of them share."""
+
+    def __init__(self, width, train_batchnorm, synchronized, dropout, freeze_stem):
+        self.width = width
+        self.train_batchnorm = train_batchnorm
+        self.synchronized = synchronized
+        self.dropout = dropout
+        self.freeze_stem = freeze_stem
+
+    def filters(self, count):
+        return max(1, round(count * self.width))
+
+    def conv(self, x, count, size, name, stride=1, dilation=1, trainable=True):
+        if size > 1:
+            # Symmetric, as the official code pads; "same" would pad right and bottom only.
+            x = layers.ZeroPadding2D(dilation, name=f"{name}_pad")(x)
+        return layers.Conv2D(
+            self.filters(count),
+            size,
+            strides=stride,
+            dilation_rate=dilation,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            trainable=trainable,
+            name=name,
+        )(x)
+
+    def norm_relu(self, x, name):
+        options = {"synchronized": self.synchronized} if self.train_batchnorm else {}
+        x = layers.BatchNormalization(
+            epsilon=1e-5, momentum=0.9, trainable=self.train_batchnorm, name=name, **options
+        )(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def residual(self, x, name, middle, last, stride, dilations):
+        trainable = not (self.freeze_stem and name in _FROZEN)
+        first, second = dilations
+        p = self.norm_relu(x, f"{name}_bn_branch2a")
+        y = self.conv(p, middle, 3, f"{name}_conv_branch2a", stride, first, trainable)
+        y = self.norm_relu(y, f"{name}_bn_branch2b1")
+        y = self.conv(y, last, 3, f"{name}_conv_branch2b1", 1, second, trainable)
+        if name in _PROJECTED:
+            x = self.conv(p, last, 1, f"{name}_conv_branch1", stride, trainable=trainable)
+        return layers.Add(name=name)([x, y]), p
+
+    def bottleneck(self, x, name, middle, last, stride, rate):
+        p = self.norm_relu(x, f"{name}_bn_branch2a")
+        y = self.conv(p, middle, 1, f"{name}_conv_branch2a", stride)
+        y = self.norm_relu(y, f"{name}_bn_branch2b1")
+        y = layers.SpatialDropout2D(rate * self.dropout, name=f"{name}_dropout1")(y)
+        y = self.conv(y, last // 2, 3, f"{name}_conv_branch2b1", dilation=4)
+        y = self.norm_relu(y, f"{name}_bn_branch2b2")
+        y = layers.SpatialDropout2D(rate * self.dropout, name=f"{name}_dropout2")(y)
+        y = self.conv(y, last, 1, f"{name}_conv_branch2b2")
+        x = self.conv(p, last, 1, f"{name}_conv_branch1", stride)
+        return layers.Add(name=name)([x, y]), p
+
+
+def resnet38(
+    width=1.0,
+    train_batchnorm=False,
+    synchronized_batchnorm=True,
+    freeze_stem=True,
+    dropout=1.0,
+    image=None,
+):
+    """Build ResNet38 as a functional model of named feature maps.
+
+    Args:
+      width: factor on every channel count; 1 is the published network (4096 channels at the end).
+      train_batchnorm: train BatchNorm and use batch statistics, for training from scratch. The
+        official code keeps every BatchNorm in inference mode with frozen parameters.
+      synchronized_batchnorm: statistics over all replicas, where BatchNorm is trained.
+      freeze_stem: freeze conv1a and the convolutions of b2, b2_1 and b2_2, as the official code.
+      dropout: factor on the channel dropout rates 0.3 (b6) and 0.5 (b7).
+      image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
+
+    Returns:
+      `keras.Model` from image to {"conv3": [B, ceil(H/4), ceil(W/4), 256 width],
+      "conv4": [B, ceil(H/8), ceil(W/8), 512 width], "conv5": [.., 1024 width],
+      "conv6": [.., 4096 width]}. conv3 to conv5 are b4, b5 and b6 after their first BatchNorm and
+      ReLU.
+
+    Source: Wu et al., "Wider or deeper" (2019), model A1; official `network/resnet38d.py`.
+    """
+    blocks = _Blocks(width, train_batchnorm, synchronized_batchnorm, dropout, freeze_stem)
+    if image is None:
+        image = keras.Input((None, None, 3), name="image")
+    x = blocks.conv(image, 64, 3, "conv1a", trainable=not freeze_stem)
+    inner = {}
+    for name, (kind, *settings) in _UNITS.items():
+        x, inner[name] = getattr(blocks, kind)(x, name, *settings)
+    features = {
+        "conv3": inner["b4"],
+        "conv4": inner["b5"],
+        "conv5": inner["b6"],
+        "conv6": blocks.norm_relu(x, "bn7"),
+    }
+    return keras.Model(image, features, name="resnet38")

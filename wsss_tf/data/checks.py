@@ -1,0 +1,189 @@
+"""Find broken files before training does: each is decoded once, by the pipeline's own decoders."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from wsss_tf import run_folder
+from wsss_tf.data.source import IGNORE
+from wsss_tf.errors import UserError
+
+_NO_LABEL = "it has no label"
+_HINT = "replace or remove it, or leave such images out with Recipe.skip_bad_images=True."
+
+
+def check(source, skip_bad_images=False, cache=None, require_labels=False):
+    """Check that every example of a source can be used.
+
+    An example is bad if its image or mask cannot be decoded, the mask has another size than the
+    image or a value that is neither a class (0..K-1) nor 255, or if it has no label where one is
+    required. Sources without files are checked for labels only.
+
+    Args:
+      source: `data.source.Source`.
+      skip_bad_images: leave bad examples out instead of stopping at the first.
+      cache: path of a JSON file that remembers size and time of the files found good, so that a
+        resumed run need not decode them again; None to remember nothing. It is not used where there
+        are masks: a source does not say which files those are.
+      require_labels: an example without any label is bad, as weak training has no use for it.
+
+    Returns:
+      The source of the good examples, and the list of bad ones as (id, reason).
+
+    Raises:
+      UserError: an example is bad (the message gives id, path and reason), and `skip_bad_images` is
+        false or nothing is left.
+    """
+    reasons = {}
+
+    def report(position, reason):
+        reasons[position] = reason
+        if not skip_bad_images:
+            path = f" ({source.paths[position]})" if source.paths else ""
+            raise UserError(
+                f"{source.name}: image {source.ids[position]!r}{path} of split {source.split!r}: "
+                f"{reason}; {_HINT}"
+            )
+
+    unlabelled = set(np.flatnonzero(~source.labels.any(1)).tolist()) if require_labels else set()
+    in_doubt = unlabelled
+    if source.paths is not None:
+        cache = None if source.has_masks else cache
+        in_doubt = _check_files(source, unlabelled, cache, report)
+    for position in sorted(in_doubt):
+        report(position, _NO_LABEL)
+
+    bad = [(source.ids[position], reasons[position]) for position in sorted(reasons)]
+    if not bad:
+        return source, bad
+    good = [position for position in range(len(source)) if position not in reasons]
+    if not good:
+        raise UserError(
+            f"{source.name}: all {len(source)} images of split {source.split!r} are bad, the first "
+            f"is {bad[0][0]!r}: {bad[0][1]}."
+        )
+    return source.select(good), bad
+
+
+def _check_files(source, unlabelled, cache, report):
+    """Call `report(position, reason)` for every example that is not in the cache and is bad.
+
+    Returns:
+      The positions in `unlabelled` that were in the cache, so have not been reported.
+    """
+    known = _read_cache(cache)
+    fingerprints = [_fingerprint(path) for path in source.paths]
+    to_decode = [
+        position
+        for position, (path, fingerprint) in enumerate(zip(source.paths, fingerprints))
+        if fingerprint is None or known.get(path) != fingerprint
+    ]
+    if not to_decode:
+        return unlabelled
+    # Those without a label come first, so that they are found at once. They are decoded all the
+    # same: the labels may be missing because the mask they should come from is broken.
+    to_decode.sort(key=lambda position: position not in unlabelled)
+    find_fault = _fault_finder(source)
+    pool = concurrent.futures.ThreadPoolExecutor()
+    tasks = {pool.submit(find_fault, position): position for position in to_decode}
+    done = concurrent.futures.as_completed(tasks)
+    try:
+        for task in tqdm.tqdm(done, "checking images", len(tasks), leave=False, delay=1):
+            position = tasks[task]
+            if reason := task.result():
+                report(position, reason)
+                continue
+            known[source.paths[position]] = fingerprints[position]
+            if position in unlabelled:
+                report(position, _NO_LABEL)
+    finally:
+        # What was found good counts even if the check stops here.
+        pool.shutdown(cancel_futures=True)
+        if cache is not None:
+            run_folder.write_json(cache, known)
+    return unlabelled.difference(to_decode)
+
+
+def _fault_finder(source):
+    """Return a thread-safe function of a position to what is wrong there, None if nothing."""
+    num_values = len(source.class_names)
+
+    def measure(position):
+        example = source.read(position)
+        image_size = tf.shape(example["image"])[:2]
+        if "mask" not in example:
+            return image_size, image_size, tf.constant(0)
+        mask = tf.cast(example["mask"], tf.int32)
+        return image_size, tf.shape(mask), tf.reduce_max(tf.where(mask == IGNORE, 0, mask))
+
+    def measure_image(position):
+        return tf.shape(source.without_masks().read(position)["image"])
+
+    measure, measure_image = map(_traced, (measure, measure_image))
+
+    def find_fault(position):
+        path = source.paths[position]
+        if not os.path.isfile(path):
+            return "there is no such file"
+        if not os.path.getsize(path):
+            return "the file is empty"
+        position = tf.constant(position, tf.int64)
+        try:
+            image_size, mask_size, largest = [value.numpy() for value in measure(position)]
+        except tf.errors.OpError as error:
+            try:
+                measure_image(position)
+            except tf.errors.OpError as image_error:
+                return f"not a JPEG or PNG, or damaged ({_in_short(image_error)})"
+            return f"its mask cannot be decoded ({_in_short(error)})"
+        if (image_size != mask_size).any():
+            return f"its mask is {_size(mask_size)}, the image {_size(image_size)} (height x width)"
+        if largest >= num_values:
+            return (
+                f"its mask has the value {largest}, but there are {num_values} classes "
+                f"(0..{num_values - 1}, and {IGNORE} for ignored pixels)"
+            )
+        return None
+
+    return find_fault
+
+
+def _traced(function):
+    """Trace a function of a position now, so that many threads may call it."""
+    return tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int64))
+
+
+def _in_short(error):
+    """Return what TensorFlow's message says, without stack and node names."""
+    lines = error.message.split("[[{{node")[0].strip().splitlines()
+    # `images.decode_mask` complains through the operation that reads numbers.
+    return lines[-1].split("convert string: ")[-1].strip() if lines else type(error).__name__
+
+
+def _size(size):
+    return " x ".join(map(str, size))
+
+
+def _fingerprint(path):
+    """Return [size in bytes, modification time in ns] of a file, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_cache(path):
+    """Return {path: fingerprint}; a damaged cache is an empty one."""
+    if path is None or not pathlib.Path(path).is_file():
+        return {}
+    try:
+        known = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return known if isinstance(known, dict) else {}

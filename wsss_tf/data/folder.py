@@ -1,0 +1,310 @@
+"""The user's own pictures: a folder in VOC layout, or only images and a table of labels."""
+
+import collections
+import concurrent.futures
+import csv
+import io
+import os
+import pathlib
+
+import numpy as np
+import tqdm
+
+from wsss_tf import images
+from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+LABEL_FILE = "image_labels.csv"
+NAMES_FILE = "class_names.txt"
+
+
+def folder_source(split="all", root=None, require_labels=False):
+    """Return a split of a folder of images with labels, masks, or both.
+
+        ROOT/JPEGImages/          .jpg, .jpeg or .png; or the images are in ROOT itself
+        ROOT/SegmentationClass/   optional masks, palette or 8-bit grey PNG, named as the images
+        ROOT/class_names.txt      one name a line, in mask order
+        ROOT/image_labels.csv     columns image, labels
+        ROOT/ImageSets/Segmentation/SPLIT.txt      optional lists, one image a line
+
+    An image's id is its path below the image folder, without suffix; subfolders may be used.
+
+    Args:
+      split: the name of a list in ImageSets/Segmentation; "all" where there are no lists.
+      root: the folder.
+      require_labels: refuse a split with an image that shows no class: weak training learns nothing
+        from it.
+
+    Returns:
+      `data.source.Source`. Its classes are those of class_names.txt; if the first is "background",
+      the set can be learnt weakly. Without that file they are "background" and the sorted labels of
+      image_labels.csv. An image's labels are those of its rows in image_labels.csv, with or
+      without suffix, separated by spaces, or by ";" if any row has one; the labels of an image
+      that has no row are the classes in its mask.
+
+    Raises:
+      UserError: a folder, list or file is missing; the split is empty or unknown; an image has a
+        label that is no class name, or none where it needs one.
+    """
+    root = _folder(root, "folder_source.root")
+    image_folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
+    image_files = _image_files(image_folder, leave_out="SegmentationClass")
+    ids = _split_ids(root, split, image_files)
+    mask_folder = root / "SegmentationClass"
+    mask_files = find_files(mask_folder, (".png",))
+    mask_paths = [mask_files.get(image_id, "") for image_id in ids]
+
+    table = _read_table(root / LABEL_FILE)
+    class_names = _read_class_names(root, table)
+    labels_of = _labels_by_image(table, class_names)
+    labels = _multi_hot(root, labels_of, ids, class_names)
+    if split == "all" and (strangers := labels_of.keys() - image_files.keys()):
+        strangers = sorted(strangers)
+        named = f"{strangers[0]!r}{_and_more(strangers)}"
+        raise UserError(f"{root / LABEL_FILE}: no image {named} in {image_folder}.")
+    no_row = [i for i, image_id in enumerate(ids) if image_id not in labels_of and mask_paths[i]]
+    from_masks, is_readable = labels_from_masks([mask_paths[i] for i in no_row], class_names)
+    labels[no_row] = from_masks
+
+    if require_labels:
+        # A mask that cannot be read is for `data.checks` to report, with the reason.
+        unreadable = {ids[i] for i, readable in zip(no_row, is_readable) if not readable}
+        without = [ids[i] for i in np.flatnonzero(~labels.any(1)) if ids[i] not in unreadable]
+        if without:
+            raise UserError(
+                f"{root}: image {without[0]!r} of split {split!r} has no label"
+                f"{_and_more(without)}, but training needs one; give it a row in {LABEL_FILE} or "
+                "leave it out."
+            )
+    return file_source(
+        name=root.resolve().name,
+        split=split,
+        class_names=class_names,
+        ids=ids,
+        labels=labels,
+        image_paths=[image_files[image_id] for image_id in ids],
+        mask_paths=mask_paths,
+    )
+
+
+def pictures_source(root, class_names):
+    """Return all pictures below a folder, without labels: what inference is run on.
+
+    Args:
+      root: the folder; its subfolders are searched too.
+      class_names: the K names that the network was trained on, in mask order.
+
+    Returns:
+      `data.source.Source` without masks, labels all zero; an id is the path below `root` without
+      suffix.
+
+    Raises:
+      UserError: no such folder, or no picture in it.
+    """
+    root = _folder(root, "the input folder")
+    files = _image_files(root)
+    class_names = tuple(class_names)
+    num_classes = len(class_names) - (class_names[0] == "background")
+    return file_source(
+        name=root.resolve().name,
+        split="all",
+        class_names=class_names,
+        ids=list(files),
+        labels=np.zeros([len(files), num_classes], np.float32),
+        image_paths=list(files.values()),
+    )
+
+
+def find_files(folder, suffixes, leave_out=None):
+    """Return {path below the folder without suffix: path}, sorted, of files with given suffixes.
+
+    Hidden files are left out (macOS leaves `._name.jpg`), and the subfolder `leave_out`.
+    Without such files, or without the folder, there is nothing in it.
+
+    Raises:
+      UserError: two files differ by suffix only.
+    """
+    found = {}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        inside = os.path.relpath(parent, folder)
+        skipped = leave_out if inside == "." else None
+        folders[:] = [name for name in folders if name[0] != "." and name != skipped]
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in suffixes or name[0] == ".":
+                continue
+            key = stem if inside == "." else f"{inside}/{stem}".replace(os.sep, "/")
+            path = os.path.join(parent, name)
+            if key in found:
+                raise UserError(f"{found[key]} and {path} have the same name; rename one.")
+            found[key] = path
+    return dict(sorted(found.items()))
+
+
+def _image_files(folder, leave_out=None):
+    files = find_files(folder, SUFFIXES, leave_out)
+    if not files:
+        raise UserError(f"{folder}: no image ({', '.join(SUFFIXES)}) in it.")
+    return files
+
+
+def read_id_list(path):
+    """Return the lines of a split list, without suffixes and blank lines.
+
+    Raises:
+      UserError: the list is empty or names an image twice.
+    """
+    lines = read_text(path).splitlines()
+    ids = [_without_suffix(line.strip()) for line in lines if line.strip()]
+    if not ids:
+        raise UserError(f"{path}: the list is empty.")
+    image_id, times = collections.Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path}: {image_id!r} is in the list {times} times.")
+    return ids
+
+
+def labels_from_masks(mask_paths, class_names):
+    """Read which classes masks show.
+
+    Args:
+      mask_paths: n paths.
+      class_names: K names in mask order.
+
+    Returns:
+      Labels float32 [n, C], and bool [n], false for masks that cannot be read (their labels are
+      zero). Values from K on are passed over; `data.checks` reports them.
+    """
+    class_names = tuple(class_names)
+    first = int(class_names[0] == "background")
+
+    def classes(path):
+        try:
+            mask = images.load_mask(path)
+        except UserError:
+            return None
+        return np.bincount(mask.ravel(), minlength=IGNORE)[first : len(class_names)] > 0
+
+    labels = np.zeros([len(mask_paths), len(class_names) - first], np.float32)
+    is_readable = np.zeros(len(mask_paths), bool)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = pool.map(classes, mask_paths)
+        bar = tqdm.tqdm(found, "reading labels from masks", len(mask_paths), leave=False, delay=1)
+        for i, present in enumerate(bar):
+            if present is not None:
+                labels[i], is_readable[i] = present, True
+    return labels, is_readable
+
+
+def _folder(root, name):
+    """Return an existing folder as a path."""
+    if not root:
+        raise UserError(f"{name} is not set; bind it to a folder of images.")
+    path = pathlib.Path(root).expanduser()
+    if not path.is_dir():
+        raise UserError(f"{name} = {str(root)!r}: no such folder.")
+    return path
+
+
+def _split_ids(root, split, image_files):
+    """Return the ids of a split, each checked to have its image."""
+    lists = {path.stem: path for path in sorted((root / "ImageSets/Segmentation").glob("*.txt"))}
+    splits = list(lists) or ["all"]
+    if split not in splits:
+        raise UserError(
+            f"{root}: no split {split!r}; there is {', '.join(splits)}. A split is a list "
+            f"ImageSets/Segmentation/{split}.txt with one image a line."
+        )
+    if not lists:
+        return list(image_files)
+    ids = read_id_list(lists[split])
+    missing = [image_id for image_id in ids if image_id not in image_files]
+    if missing:
+        raise UserError(
+            f"{lists[split]}: no image {missing[0]!r}{_and_more(missing)} in "
+            f"{root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root}."
+        )
+    return ids
+
+
+def _read_table(path):
+    """Return the (image id, labels cell) rows of image_labels.csv, [] if there is none."""
+    if not path.is_file():
+        return []
+    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    if not {"image", "labels"} <= set(reader.fieldnames or []):
+        raise UserError(f"{path}: the first line must be image,labels, not {reader.fieldnames}.")
+    return [
+        (_without_suffix(row["image"].strip()), (row["labels"] or "").strip()) for row in reader
+    ]
+
+
+def _labels_by_image(table, class_names=()):
+    """Return {image id: set of labels}, rows of the same image taken together."""
+    separator = ";" if any(";" in cell for _, cell in table) else None
+    labels_of = collections.defaultdict(set)
+    for image_id, cell in table:
+        # A class name with spaces may stand alone in its cell.
+        labels = [cell] if cell in class_names else cell.split(separator)
+        labels_of[image_id].update(label.strip() for label in labels if label.strip())
+    return dict(labels_of)
+
+
+def _read_class_names(root, table):
+    """Return the class names, from the file or else from the labels."""
+    path = root / NAMES_FILE
+    if path.is_file():
+        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    elif table:
+        labels = set().union(*_labels_by_image(table).values())
+        names = ["background", *sorted(labels - {"background"})]
+    else:
+        raise UserError(
+            f"{root}: neither {NAMES_FILE} (one class a line, in mask order, background first if "
+            f"there is one) nor {LABEL_FILE} is in it."
+        )
+    if len(set(names)) != len(names) or "background" in names[1:]:
+        raise UserError(f"{path}: names must differ, and background must be the first: {names}.")
+    if not names or names == ["background"] or len(names) > IGNORE:
+        raise UserError(f"{path}: {len(names)} names; need from 1 to {IGNORE}, besides background.")
+    return tuple(names)
+
+
+def _multi_hot(root, labels_of, ids, class_names):
+    """Return labels float32 [n, C], after checking every label in the table."""
+    foreground = class_names[class_names[0] == "background" :]
+    column = {name: i for i, name in enumerate(foreground)}
+    labels = np.zeros([len(ids), len(foreground)], np.float32)
+    row = {image_id: i for i, image_id in enumerate(ids)}
+    for image_id, names in labels_of.items():
+        for name in sorted(names):
+            if name not in class_names:
+                raise UserError(
+                    f"{root / LABEL_FILE}: image {image_id!r} has label {name!r}, no class name; "
+                    f"known are {', '.join(class_names)} (put ';' between names with spaces)."
+                )
+            if image_id in row and name in column:
+                labels[row[image_id], column[name]] = 1
+    return labels
+
+
+def read_text(path):
+    """Return the text of a UTF-8 file, with or without byte order mark.
+
+    Raises:
+      UserError: it is not UTF-8.
+    """
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file; save it as UTF-8.") from error
+
+
+def _without_suffix(name):
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in SUFFIXES else name
+
+
+def _and_more(names):
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

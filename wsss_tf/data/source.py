@@ -1,0 +1,141 @@
+"""What a data set looks like to the rest of the package: names, labels, and access by position."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from wsss_tf import images
+from wsss_tf.errors import UserError
+
+IGNORE = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One split of a data set.
+
+    Attributes:
+      name: for messages, such as "voc".
+      split: the split's name, such as "train".
+      class_names: the K names in mask order. If the first is "background", the set can be learnt
+        weakly: C = K - 1 foreground classes, and mask value c is foreground class c. Otherwise
+        C = K and mask value c is class c + 1 of the labels' 1-based numbering.
+      ids: n strings, unique.
+      labels: float32 [n, C], multi-hot; all zero where an image has none.
+      read: function of a scalar integer tensor (a position in `ids`) to
+        {"image": uint8 [h, w, 3], "mask": uint8 [h, w]}; traceable, deterministic. The mask is left
+        out where `has_masks` is false; it is 255 everywhere for an image without one.
+      has_masks: whether `read` gives masks.
+      paths: image file per id, for messages; None where there are no files.
+    """
+
+    name: str
+    split: str
+    class_names: tuple
+    ids: tuple
+    labels: np.ndarray
+    read: Callable
+    has_masks: bool
+    paths: tuple | None = None
+
+    def __post_init__(self):
+        if not self.ids:
+            raise UserError(f"{self.name}: split {self.split!r} is empty; nothing to do.")
+        if self.labels.shape != (len(self.ids), self.num_classes):
+            raise ValueError(
+                f"labels {self.labels.shape} for {len(self.ids)} ids and {self.num_classes} classes."
+            )
+
+    def __len__(self):
+        return len(self.ids)
+
+    @property
+    def has_background(self):
+        """Whether mask value 0 means background, so that image labels can teach the classes."""
+        return self.class_names[0] == "background"
+
+    @property
+    def num_classes(self):
+        """C, the classes that image labels speak of (foreground only, if there is a background)."""
+        return len(self.class_names) - self.has_background
+
+    @property
+    def foreground_names(self):
+        """The C class names in the order of the label vector."""
+        return self.class_names[int(self.has_background) :]
+
+    def load(self, index):
+        """Return the example at a position, as tensors: the package's example format.
+
+        Args:
+          index: scalar integer tensor in [0, n).
+
+        Returns:
+          {"id": string, "image": uint8 [h, w, 3] RGB, "labels": float32 [C]} and, with masks,
+          "mask": uint8 [h, w] with values 0..K-1 and 255 for ignored pixels.
+        """
+        example = self.read(index)
+        example["id"] = tf.gather(tf.constant(self.ids), index)
+        example["labels"] = tf.gather(tf.constant(self.labels), index)
+        return example
+
+    def without_masks(self):
+        """Return the same split, reading no masks: what weakly supervised training sees."""
+
+        def read(index):
+            return {"image": self.read(index)["image"]}
+
+        return dataclasses.replace(self, read=read, has_masks=False)
+
+    def select(self, positions):
+        """Return a source of the examples at `positions` (sequence of ints), in that order."""
+        chosen = np.asarray(positions, np.int64)
+
+        def read(index):
+            return self.read(tf.gather(tf.constant(chosen), index))
+
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[i] for i in chosen),
+            labels=self.labels[chosen],
+            read=read,
+            paths=None if self.paths is None else tuple(self.paths[i] for i in chosen),
+        )
+
+
+def file_source(name, split, class_names, ids, labels, image_paths, mask_paths=None):
+    """Return a `Source` that reads image and mask files inside the graph.
+
+    Args:
+      name, split, class_names, ids, labels: as in `Source`.
+      image_paths: n paths of JPEG or PNG files.
+      mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
+    """
+    image_paths = tuple(map(str, image_paths))
+    has_masks = mask_paths is not None and any(map(str, mask_paths))
+    mask_paths = tuple(map(str, mask_paths)) if has_masks else None
+
+    def read(index):
+        image = images.decode_image(tf.io.read_file(tf.gather(tf.constant(image_paths), index)))
+        example = {"image": image}
+        if has_masks:
+            path = tf.gather(tf.constant(mask_paths), index)
+            example["mask"] = tf.cond(
+                path == "",
+                lambda: tf.fill(tf.shape(image)[:2], tf.constant(IGNORE, tf.uint8)),
+                lambda: images.decode_mask(tf.io.read_file(path)),
+            )
+        return example
+
+    return Source(
+        name=name,
+        split=split,
+        class_names=tuple(class_names),
+        ids=tuple(ids),
+        labels=np.asarray(labels, np.float32).reshape(len(ids), -1),
+        read=read,
+        has_masks=has_masks,
+        paths=image_paths,
+    )

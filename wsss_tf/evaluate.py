@@ -1,0 +1,146 @@
+"""Score the CAMs of a run, or any folder of predicted masks, against ground-truth masks.
+
+A run (writes metrics.json, report.html and curves.png into it):
+  python -m wsss_tf.evaluate --run_dir=RUN --split=val
+
+Any PNG masks, no run at all:
+  python -m wsss_tf.evaluate --predictions=DIR --masks=DIR --class_names=FILE --output=metrics.json
+"""
+
+import pathlib
+
+from absl import flags
+
+from wsss_tf import command, run_folder
+from wsss_tf.errors import UserError
+from wsss_tf.evaluation import metrics as metrics_lib
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder with config.gin and cams/.")
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Split to score; default: the run's validation split. With --predictions a name."
+)
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+    "gin_bindings", [], "Overrides the run's config.gin, such as the folder of the data set."
+)
+_BACKGROUND_THRESHOLD = flags.DEFINE_float(
+    "background_threshold",
+    None,
+    "Score CAMs at this threshold instead of the best of 0.00, 0.01 .. 0.59.",
+    lower_bound=0,
+    upper_bound=1,
+)
+_ABSENT_AS_ZERO = flags.DEFINE_bool(
+    "absent_as_zero", False, "Count a class in neither masks nor predictions as 0 in the mean."
+)
+_REPORT_IMAGES = flags.DEFINE_integer(
+    "report_images", 24, "Images that report.html shows.", lower_bound=0
+)
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of predicted PNG masks.")
+_MASKS = flags.DEFINE_string("masks", None, "Folder of ground-truth PNG masks, same file names.")
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names", None, "Text file with one class name a line, in mask order."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "metrics.json to write, with --predictions.")
+
+_RUN_FLAGS = ("gin_bindings", "background_threshold", "report_images")
+_FOLDER_FLAGS = ("predictions", "masks", "class_names", "output")
+
+
+def main():
+    """Run the command."""
+    folder_mode = any(flags.FLAGS[name].present for name in _FOLDER_FLAGS)
+    if _RUN_DIR.value and folder_mode:
+        given = next(name for name in _FOLDER_FLAGS if flags.FLAGS[name].present)
+        raise UserError(f"--run_dir and --{given} exclude each other: score a run, or two folders.")
+    if folder_mode:
+        _evaluate_folders_command()
+    elif _RUN_DIR.value:
+        _evaluate_run_command()
+    else:
+        raise UserError(
+            "nothing to score: give --run_dir, or --predictions with --masks and --class_names."
+        )
+
+
+# === A run ===
+
+
+def _evaluate_run_command():
+    # Here, because two folders of masks need neither gin nor matplotlib, and --help nothing at all.
+    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.evaluation.run_cams import evaluate_run
+
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
+    split = _SPLIT.value or recipe.validation_split
+    if split is None:
+        raise UserError("this run has no validation split; say which to score with --split.")
+    source = recipe.source(split=split)
+    metrics = evaluate_run(
+        source,
+        loader(source),
+        run_dir,
+        background_threshold=_BACKGROUND_THRESHOLD.value,
+        absent_as_zero=_ABSENT_AS_ZERO.value,
+        num_report_images=_REPORT_IMAGES.value,
+    )
+    metrics_lib.print_table(metrics)
+    print(f"report: {run_dir / 'report.html'}")
+
+
+def loader(source):
+    """Return a function of a position in `source` to its example as NumPy arrays.
+
+    It raises `UserError`, naming the file, where image or mask cannot be read.
+    """
+    import tensorflow as tf
+
+    def load(position):
+        try:
+            example = source.load(tf.constant(position))
+        except tf.errors.OpError as error:
+            name = source.paths[position] if source.paths else source.ids[position]
+            raise UserError(f"{name}: image or mask cannot be read: {error.message}") from error
+        return {key: value.numpy() for key, value in example.items()}
+
+    return load
+
+
+# === Two folders ===
+
+
+def _evaluate_folders_command():
+    for name in _RUN_FLAGS:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} is for --run_dir, it means nothing for predicted masks.")
+    for name in ("predictions", "masks", "class_names"):
+        if not flags.FLAGS[name].value:
+            raise UserError(
+                f"--{name} is missing: --predictions, --masks, --class_names go together."
+            )
+    if _OUTPUT.value and pathlib.Path(_OUTPUT.value).is_dir():
+        raise UserError(
+            f"--output={_OUTPUT.value}: is a folder; name the file, such as metrics.json."
+        )
+    # Reading masks imports TensorFlow, for which neither --help nor a wrong flag should wait.
+    from wsss_tf.evaluation.mask_folders import evaluate_folders, read_class_names
+
+    metrics = evaluate_folders(
+        _PREDICTIONS.value,
+        _MASKS.value,
+        read_class_names(_CLASS_NAMES.value),
+        split=_SPLIT.value,
+        absent_as_zero=_ABSENT_AS_ZERO.value,
+    )
+    metrics_lib.print_table(metrics)
+    if metrics["extra_predictions"]:
+        print(f"{metrics['extra_predictions']} predictions have no mask and were not scored.")
+    if metrics["unlabelled_pixels"]:
+        print(f"{metrics['unlabelled_pixels']} pixels predicted 255 count as missed.")
+    if _OUTPUT.value:
+        run_folder.write_json(_OUTPUT.value, metrics)
+        print(f"metrics: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    command.run(main)

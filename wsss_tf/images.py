@@ -1,0 +1,253 @@
+"""Pictures and index masks, in and out: decoding inside a graph, palette PNGs with Pillow.
+
+The graph decoders use stock TensorFlow ops only, so that training, inference and the exported
+SavedModel read a file in the same way, and the SavedModel needs no Python.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from wsss_tf.errors import UserError
+from wsss_tf.run_folder import atomic_path
+
+_NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
+_EXIF_BYTES = 64 * 1024
+_ORIENTATION_TAG = 0x0112
+
+
+def palette():
+    """Return the PASCAL VOC colours, uint8 [256, 3].
+
+    Bits 0, 1, 2 of the index go into red, green, blue from the top bit down, then the next three.
+    """
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+# === Pictures ===
+
+
+def decode_image(contents):
+    """Decode a picture as a viewer would show it: in colour, and upright.
+
+    Args:
+      contents: scalar string tensor, the bytes of a JPEG (grey, RGB or CMYK) or PNG file (grey,
+        palette, RGB, with or without alpha, 8 or 16 bits). Alpha is dropped, of 16 bits the upper
+        eight are kept. A JPEG is turned by the orientation in its Exif segment, if that begins in
+        the first 64 KiB; the orientation of a PNG is not read.
+
+    Returns:
+      uint8 [h, w, 3] RGB, equal to Pillow's `ImageOps.exif_transpose(...).convert("RGB")` (CMYK
+      within 1, and 16-bit grey, which Pillow clips).
+
+    Raises:
+      InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG.
+    """
+    # This op tells the format by the bytes and reads PNG too. The accurate DCT is Pillow's.
+    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    orientation = _exif_orientation(contents)
+    image = tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
+    image.set_shape([None, None, 3])
+    return image
+
+
+def _upright(image, orientation):
+    """Undo an Exif orientation: 5..8 are transposed, then rows and columns may be reversed."""
+
+    def one_of(*values):
+        return tf.reduce_any(orientation == tf.constant(values))
+
+    image = tf.cond(
+        one_of(5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2]), lambda: tf.identity(image)
+    )
+    image = tf.cond(one_of(3, 4, 7, 8), lambda: tf.reverse(image, [0]), lambda: image)
+    return tf.cond(one_of(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def _exif_orientation(contents):
+    """Return the orientation, int32 in 1..8, that a JPEG's Exif segment gives; 1 if there is none.
+
+    Never fails: positions beyond the end read as the zero that is appended to the bytes.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(contents, 0, _EXIF_BYTES), tf.uint8)
+    size = tf.size(head)
+    head = tf.pad(tf.cast(head, tf.int32), [[0, 1]])
+
+    def read(position, count):
+        position = tf.expand_dims(position, -1) + tf.range(count)
+        return tf.gather(head, tf.clip_by_value(position, 0, size))
+
+    def number(position, count, little_endian):
+        weights = tf.constant([1 << (8 * i) for i in range(count)])
+        weights = tf.where(little_endian, weights, weights[::-1])
+        return tf.reduce_sum(read(position, count) * weights, -1)
+
+    def equal(position, expected):
+        return tf.reduce_all(read(position, len(expected)) == tf.constant(list(expected)))
+
+    # A JPEG is a chain of segments: 0xFF, a code, and a big-endian length that counts itself.
+    def is_exif(position):
+        return equal(position, b"\xff\xe1") & equal(position + 4, b"Exif\0\0")
+
+    def is_other_segment(position):
+        start_of_scan = equal(position, b"\xff\xda")
+        return equal(position, b"\xff") & ~start_of_scan & ~is_exif(position)
+
+    def next_segment(position):
+        return [position + 2 + number(position + 2, 2, little_endian=False)]
+
+    first = tf.where(equal(tf.constant(0), b"\xff\xd8"), 2, size)
+    [segment] = tf.while_loop(is_other_segment, next_segment, [first])
+
+    # Inside it a TIFF header with its own byte order, then a directory of 12-byte entries.
+    tiff = segment + 10
+    little_endian = equal(tiff, b"II")
+    directory = tiff + number(tiff + 4, 4, little_endian)
+    count = tf.where(is_exif(segment), number(directory, 2, little_endian), 0)
+    # Real directories are short; a damaged count must not cost memory.
+    entries = directory + 2 + 12 * tf.range(tf.minimum(count, 512))
+    is_orientation = number(entries, 2, little_endian) == _ORIENTATION_TAG
+    values = number(entries + 8, 2, little_endian)
+    orientation = tf.reduce_max(tf.concat([[1], tf.where(is_orientation, values, 1)], 0))
+    return tf.where(orientation <= 8, orientation, 1)
+
+
+# === Masks ===
+
+
+def decode_mask(contents):
+    """Decode an index mask, without turning its palette into colours.
+
+    `tf.io.decode_png` has no way to return palette indices, so the file is first rewritten as a
+    grey one: the pixel data of both kinds are the same.
+
+    Args:
+      contents: scalar string tensor, the bytes of a palette PNG or a grey PNG of at most 8 bits.
+
+    Returns:
+      uint8 [h, w], the class indices.
+
+    Raises:
+      InvalidArgumentError: another kind of file (the message says what a mask must be), or broken.
+    """
+    size = tf.strings.length(contents)
+    header = tf.io.decode_raw(tf.strings.substr(contents, 0, 33), tf.uint8)
+    header = tf.pad(header, [[0, 33 - tf.size(header)]])
+    header.set_shape([33])
+    is_png = tf.reduce_all(header[:8] == tf.constant(list(b"\x89PNG\r\n\x1a\n"), tf.uint8))
+    bit_depth, colour_type = tf.cast(header[24], tf.int32), tf.cast(header[25], tf.int32)
+    is_index = (colour_type == 3) | (colour_type == 0)
+    is_mask = is_png & is_index & (bit_depth >= 1) & (bit_depth <= 8) & (size >= 33)
+    # An assertion is stateful: it would have every mask decoded even where only the image is used.
+    # Reading a number fails with the text in its message, and is pruned with the rest. The result
+    # has to be used: a mere control dependency on such an operation is optimised away.
+    complaint = tf.strings.format(
+        _NOT_A_MASK + ", not one of bit depth {} and colour type {}", [bit_depth, colour_type]
+    )
+    zero = tf.strings.to_number(tf.where(is_mask, "0", complaint), tf.int32)
+    contents = tf.strings.substr(contents, zero, size)
+    bit_depth += zero
+
+    grey = tf.io.decode_png(_as_grey_png(contents, header), channels=1)[:, :, 0]
+    # libpng spreads the grey levels of 1, 2 and 4 bits over 0..255.
+    spread = 255 // (tf.bitwise.left_shift(1, bit_depth) - 1)
+    mask = grey // tf.cast(spread, tf.uint8)
+    mask.set_shape([None, None])
+    return mask
+
+
+def _as_grey_png(contents, header):
+    """Return the PNG with colour type 0 and nothing between the header and the pixel data."""
+
+    def chunk_type(position):
+        return tf.strings.substr(contents, position + 4, 4)
+
+    size = tf.strings.length(contents)
+
+    def is_before_data(position):
+        # Slices are taken only inside the file; cond, because "and" would evaluate both.
+        return tf.cond(
+            position + 8 <= size,
+            lambda: chunk_type(position) != b"IDAT",
+            lambda: tf.constant(False),
+        )
+
+    def next_chunk(position):
+        length = tf.io.decode_raw(
+            tf.strings.substr(contents, position, 4), tf.int32, little_endian=False
+        )[0]
+        # A damaged length (negative, or past the end) leads to the end, where decoding fails.
+        inside = (length >= 0) & (length <= size - position)
+        return [tf.where(inside, position + length + 12, size)]
+
+    [data] = tf.while_loop(is_before_data, next_chunk, [tf.constant(33)])
+    data = tf.minimum(data, size)
+
+    # CRC-32 is affine: changing the colour type from 3 to 0 changes the header's check sum by this
+    # constant, whatever else is in the header. (So a damaged header is still found out.)
+    is_palette = header[25] == 3
+    change = tf.constant([0x12, 0xB5, 0xAF, 0xEE], tf.uint8)
+    crc = tf.bitwise.bitwise_xor(header[29:33], tf.where(is_palette, change, tf.zeros_like(change)))
+    single_bytes = tf.constant([bytes([value]) for value in range(256)])
+    crc = tf.strings.reduce_join(tf.gather(single_bytes, tf.cast(crc, tf.int32)))
+    parts = [
+        tf.strings.substr(contents, 0, 25),
+        tf.constant(b"\0"),
+        tf.strings.substr(contents, 26, 3),
+        crc,
+        tf.strings.substr(contents, data, size - data),
+    ]
+    return tf.strings.join(parts)
+
+
+def save_mask(path, mask):
+    """Write an index mask atomically as a palette PNG with the VOC colours.
+
+    Args:
+      path: file to write; missing folders are made.
+      mask: integer [h, w], values 0..255.
+
+    Raises:
+      ValueError: `mask` is not such an array.
+    """
+    mask = np.asarray(mask)
+    fits = mask.ndim == 2 and mask.size and np.issubdtype(mask.dtype, np.integer)
+    if not fits or mask.min() < 0 or mask.max() > 255:
+        raise ValueError(
+            f"a mask must be [h, w] of integers 0..255, not {mask.dtype} {list(mask.shape)}."
+        )
+    height, width = mask.shape
+    picture = Image.frombytes("P", (width, height), mask.astype(np.uint8).tobytes())
+    picture.putpalette(palette().tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, "PNG")
+
+
+def load_mask(path):
+    """Read an index mask with Pillow, as `decode_mask` does in a graph.
+
+    Returns:
+      uint8 [h, w].
+
+    Raises:
+      UserError: the file is missing, broken, or not a palette or 8-bit grey PNG.
+    """
+    try:
+        contents = pathlib.Path(path).read_bytes()
+        with Image.open(io.BytesIO(contents)) as picture:
+            if picture.format != "PNG" or picture.mode not in ("P", "L", "1"):
+                raise UserError(f"{path}: {_NOT_A_MASK}, not {picture.format} {picture.mode}.")
+            mask = np.array(picture, np.uint8)
+            is_spread = picture.mode == "L"
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on broken files.
+        raise UserError(f"{path}: cannot be read as a mask: {error}") from error
+    bit_depth = contents[24]
+    return mask // (255 // (2**bit_depth - 1)) if is_spread else mask

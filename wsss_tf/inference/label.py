@@ -1,0 +1,79 @@
+"""CAM files and pseudo labels for every image of a source."""
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from wsss_tf import images, run_folder
+from wsss_tf.evaluation.threshold_sweep import label_pixels
+
+
+def label_source(
+    compute,
+    source,
+    output,
+    background_threshold=0.26,
+    label_threshold=0.5,
+    batch_size=8,
+    overwrite=False,
+):
+    """Write `cams/<id>.npz` and `pseudo_labels/<id>.png` for every image of a source.
+
+    Args:
+      compute: `multi_scale_cam.MultiScaleCam`.
+      source: `data.source.Source`. Only classes in an image's labels are kept; where the whole
+        source has no labels, the classes whose probability exceeds `label_threshold`.
+      output: folder, a `pathlib.Path`.
+      background_threshold: a pixel belongs to its strongest class if that scores above this.
+      label_threshold: in [0, 1].
+      batch_size: images of equal size that follow each other are run together.
+      overwrite: write again what is there; otherwise an image with both files is left alone.
+
+    Returns:
+      (written, kept): numbers of images.
+    """
+    labelled = bool(source.labels.any())
+    cam_folder, label_folder = output / "cams", output / "pseudo_labels"
+
+    def is_done(image_id):
+        return (
+            run_folder.cam_path(cam_folder, image_id).is_file()
+            and (label_folder / f"{image_id}.png").is_file()
+        )
+
+    todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
+    kept = len(source) - len(todo)
+    with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
+        for batch in _batches(source, todo, batch_size):
+            outputs = compute(np.stack([image for _, image in batch]))
+            cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
+            for row, (position, _) in enumerate(batch):
+                present = source.labels[position] > 0
+                if not labelled:
+                    present = probabilities[row] > label_threshold
+                classes = np.flatnonzero(present)
+                maps = cams[row].transpose(2, 0, 1)[classes].astype(np.float16)
+                image_id = source.ids[position]
+                run_folder.save_cams(cam_folder, image_id, classes + 1, maps)
+                pseudo_label = label_pixels(classes + 1, maps, background_threshold)
+                images.save_mask(label_folder / f"{image_id}.png", pseudo_label)
+            bar.update(len(batch))
+    return len(todo), kept
+
+
+def _batches(source, positions, batch_size):
+    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size."""
+    if not positions:
+        return
+    chosen = tf.constant(positions, tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(chosen)
+    dataset = dataset.map(
+        lambda i: (i, source.read(i)["image"]), num_parallel_calls=2, deterministic=True
+    )
+    batch = []
+    for position, image in dataset.prefetch(2 * batch_size).as_numpy_iterator():
+        if batch and (len(batch) == batch_size or batch[0][1].shape != image.shape):
+            yield batch
+            batch = []
+        batch.append((int(position), image))
+    yield batch

@@ -1,0 +1,93 @@
+"""Class activation maps of a picture, summed over scales and flips."""
+
+import tensorflow as tf
+
+from wsss_tf import images, ops
+
+SCALES = (0.5, 1.0, 1.5, 2.0)
+EPSILON = ops.EPSILON
+
+
+def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True):
+    """Run a network on scaled and mirrored copies of pictures and add up its maps.
+
+    Args:
+      net: `models.seam.seam_network`, or any model with the outputs "cam" and `output`.
+      pictures: uint8 [B, H, W, 3] RGB, any size.
+      output: name of the score maps, [B, H, W, K] with background first. Negative scores (raw
+        "cam") count as zero.
+      scales: factors on the size; each scaled size is rounded half to even.
+      flip: run the mirror image too, in the same batch.
+
+    Returns:
+      scores: float32 [B, H, W, C], foreground classes, not normalised, >= 0.
+      probabilities: float32 [B, C], the classifier's, from the mean of its logits over the copies.
+
+    Source: official `infer_SEAM.py`: bicubic resizing of the 8-bit picture, and bilinear resizing
+    of the maps without aligned corners.
+    """
+    size = tf.shape(pictures)[1:3]
+    total, logits = 0.0, 0.0
+    for scale in scales:
+        scaled = tf.round(tf.cast(size, tf.float64) * scale)
+        scaled = tf.maximum(tf.cast(scaled, tf.int32), 1)
+        copies = ops.normalize_image(images.resize_bicubic(pictures, scaled))
+        if flip:
+            copies = tf.concat([copies, tf.reverse(copies, [2])], axis=0)
+        outputs = net(copies, training=False)
+        maps = tf.nn.relu(tf.cast(outputs[output], tf.float32)[..., 1:])
+        maps = ops.resize_bilinear(maps, size, align_corners=False)
+        values = tf.reduce_mean(tf.cast(outputs["cam"], tf.float32), axis=[1, 2])[:, 1:]
+        if flip:
+            maps, mirrored = tf.split(maps, 2)
+            maps += tf.reverse(mirrored, [2])
+            values = tf.add_n(tf.split(values, 2)) / 2
+        total += maps
+        logits += values / len(scales)
+    return total, tf.sigmoid(logits)
+
+
+def normalize_scores(scores):
+    """Scale summed score maps to [0, 1], one peak a class.
+
+    Args:
+      scores: float32 [B, H, W, C], >= 0.
+
+    Returns:
+      float32 [B, H, W, C]: (s - min - 1e-5) / (max - min + 1e-5) per class, with s < min + 1e-5 set
+      to zero first. As in the official code, the pixels at the minimum come out negative where the
+      minimum is positive, and a class without any score is -1 everywhere; files hold them as 0.
+    """
+    high = tf.reduce_max(scores, axis=[1, 2], keepdims=True)
+    low = tf.reduce_min(scores, axis=[1, 2], keepdims=True)
+    kept = tf.where(scores < low + EPSILON, 0.0, scores)
+    return (kept - low - EPSILON) / (high - low + EPSILON)
+
+
+class MultiScaleCam(tf.Module):
+    """The two steps above as one compiled function, for pictures of any size.
+
+    Args:
+      net, output, scales, flip: as in `multi_scale_scores`.
+
+    Call: `module(pictures uint8 [B, H, W, 3])` returns {"cams": float32 [B, H, W, C] in [0, 1] for
+    all classes, "probabilities": float32 [B, C]}.
+    """
+
+    def __init__(self, net, output="cam_rv", scales=SCALES, flip=True):
+        super().__init__()
+        if output not in net.output:
+            raise ValueError(f"the network has no output {output!r}, only {sorted(net.output)}.")
+        self.net = net
+        self.output = output
+        self.scales = tuple(scales)
+        self.flip = flip
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def __call__(self, pictures):
+        """See the class."""
+        scores, probabilities = multi_scale_scores(
+            self.net, pictures, self.output, self.scales, self.flip
+        )
+        cams = tf.clip_by_value(normalize_scores(scores), 0.0, 1.0)
+        return {"cams": cams, "probabilities": probabilities}

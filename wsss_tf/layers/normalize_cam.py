@@ -1,0 +1,21 @@
+"""The maps that SEAM's pixel correlation module propagates, as a layer."""
+
+import keras
+
+from wsss_tf import ops
+
+
+@keras.saving.register_keras_serializable("wsss_tf")
+class NormalizeCam(keras.layers.Layer):
+    """`ops.normalize_cam` in float32: raw scores [B, h, w, K] to [B, h, w, K] in [0, 1].
+
+    Channel 0 becomes background; no gradient flows.
+    """
+
+    def call(self, scores):
+        """See the class."""
+        return ops.normalize_cam(keras.ops.cast(scores, "float32"))
+
+    def compute_output_spec(self, scores):
+        """See the class."""
+        return keras.KerasTensor(scores.shape, "float32")

@@ -1,0 +1,96 @@
+"""SEAM's pixel correlation module."""
+
+import keras
+from keras import ops
+
+from wsss_tf.ops import EPSILON
+
+
+def pixel_correlation(cam, features, tile=None):
+    """Propagate class scores between pixels with similar features.
+
+    Args:
+      cam: [B, h, w, K] scores in [0, 1]; channel 0 is background. A constant in SEAM.
+      features: [B, h, w, D], any scale; divided by (L2 norm + 1e-5) over D here.
+      tile: number of output pixels computed at a time, so that memory grows with N = h * w instead
+        of its square; None for all at once. Meant for inference.
+
+    Returns:
+      [B, h, w, K]: each output pixel is a weighted mean of input pixels, so scores stay in [0, 1].
+
+    Memory: one [B, N, N] float32 map (56 x 56: 39 MB an image), or [B, N, tile].
+    Source: SEAM (Wang et al., CVPR 2020), section 3.4; official `Net.PCM` after its convolution.
+    """
+    batch, height, width, classes = ops.shape(cam)
+    depth = features.shape[-1]
+    features = ops.cast(features, "float32")
+    # The norm's gradient at zero is undefined; PyTorch's is zero there, and so is this one.
+    square = ops.sum(ops.square(features), axis=-1, keepdims=True)
+    norm = ops.where(square > 0, ops.sqrt(ops.where(square > 0, square, 1.0)), 0.0)
+    unit = ops.reshape(features / (norm + EPSILON), (batch, height * width, depth))
+    flat = ops.reshape(ops.cast(cam, "float32"), (batch, height * width, classes))
+
+    def propagate(queries):  # [B, M, D] -> [B, M, K]
+        affinity = ops.relu(ops.matmul(queries, ops.transpose(unit, (0, 2, 1))))
+        total = ops.sum(affinity, axis=-1, keepdims=True)
+        return ops.matmul(affinity, flat) / (total + EPSILON)
+
+    if tile is None:
+        refined = propagate(unit)
+    else:
+        count = height * width
+        tiles = (count + tile - 1) // tile
+        padded = ops.pad(unit, [[0, 0], [0, tiles * tile - count], [0, 0]])
+        padded = ops.reshape(padded, (batch, tiles, tile, depth))
+        refined = ops.map(propagate, ops.transpose(padded, (1, 0, 2, 3)))
+        refined = ops.reshape(ops.transpose(refined, (1, 0, 2, 3)), (batch, tiles * tile, classes))
+        refined = refined[:, :count]
+    return ops.reshape(refined, (batch, height, width, classes))
+
+
+@keras.saving.register_keras_serializable("wsss_tf")
+class Pcm(keras.layers.Layer):
+    """Pixel correlation module: a 1x1 embedding `f9` and the propagation of scores by its affinity.
+
+    Args:
+      filters: embedding size, 192 in SEAM.
+      tile: as in `pixel_correlation`; used in inference only.
+
+    Call: `pcm([cam, features])` with `cam` [B, h, w, K] and `features` [B, h, w, D];
+    returns float32 [B, h, w, K].
+
+        refined = Pcm(192, name="pcm")([cam, features])
+    """
+
+    def __init__(self, filters, tile=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.tile = tile
+
+    def build(self, input_shape):
+        _, features = input_shape
+        self.f9 = keras.layers.Conv2D(
+            self.filters,
+            1,
+            use_bias=False,
+            # Xavier uniform with gain 4.
+            kernel_initializer=keras.initializers.VarianceScaling(16, "fan_avg", "uniform"),
+            dtype=self.dtype_policy,
+            name="f9",
+        )
+        self.f9.build(features)
+
+    def call(self, inputs, training=None):
+        """See the class."""
+        cam, features = inputs
+        if cam.shape[1:3] != features.shape[1:3] and None not in (*cam.shape, *features.shape):
+            raise ValueError(f"cam {cam.shape} and features {features.shape} differ in size.")
+        return pixel_correlation(cam, self.f9(features), None if training else self.tile)
+
+    def compute_output_spec(self, inputs, training=None):
+        """See the class."""
+        return keras.KerasTensor(inputs[0].shape, "float32")
+
+    def get_config(self):
+        """See the class."""
+        return {**super().get_config(), "filters": self.filters, "tile": self.tile}

@@ -1,0 +1,6 @@
+"""Whole networks: functional graphs with named outputs.
+
+Importing this package registers every layer with Keras, so that saved networks load.
+"""
+
+from wsss_tf.models import seam as seam

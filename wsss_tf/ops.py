@@ -1,0 +1,129 @@
+"""Small tensor functions without state, in `keras.ops` only.
+
+Letters of shapes: B batch, H W image size, h w map size, C foreground classes, K = C + 1 classes
+with background first, D features, N = h * w.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+EPSILON = 1e-5
+
+
+def normalize_image(image):
+    """Scale RGB values to what ImageNet-trained backbones expect.
+
+    Args:
+      image: [..., H, W, 3] in 0..255, any dtype.
+
+    Returns:
+      float32 [..., H, W, 3]: (v / 255 - mean) / std, so zero is the mean colour.
+    """
+    image = ops.cast(image, "float32")
+    return (image / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+
+
+def resize_bilinear(x, size, align_corners):
+    """Resize maps bilinearly, without antialiasing.
+
+    Args:
+      x: [B, H, W, D] float.
+      size: (height, width), ints or scalar integer tensors.
+      align_corners: True takes source coordinate i * (in - 1) / (out - 1), as the SEAM network and
+        losses do; False half-pixel centres, clamped, as its CAM inference does.
+
+    Returns:
+      float32 [B, height, width, D].
+    """
+    x = ops.cast(x, "float32")
+    if not align_corners:
+        return ops.image.resize(x, size, interpolation="bilinear", antialias=False)
+    if keras.backend.backend() == "tensorflow":
+        # One kernel instead of two gathers per axis: 3 to 14 times faster on a CPU, equal to 8e-7.
+        import tensorflow as tf
+
+        return tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+    for axis in (1, 2):
+        x = _interpolate_axis(x, size[axis - 1], axis)
+    return x
+
+
+def _interpolate_axis(x, length, axis):
+    """Linear interpolation along one axis with aligned corners."""
+    old = x.shape[axis]
+    position = ops.arange(length, dtype="float32") * ((old - 1) / max(length - 1, 1))
+    low = ops.clip(ops.cast(ops.floor(position), "int32"), 0, old - 1)
+    high = ops.minimum(low + 1, old - 1)
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    weight = ops.reshape(position - ops.cast(low, "float32"), shape)
+    return ops.take(x, low, axis=axis) * (1 - weight) + ops.take(x, high, axis=axis) * weight
+
+
+def max_norm(scores):
+    """Scale each map to a spatial maximum of one, as SEAM's losses do.
+
+    Args:
+      scores: [B, h, w, K]; negative values count as zero.
+
+    Returns:
+      [B, h, w, K]: ReLU(p - min - 1e-5) / (max - min + 1e-5) with p = ReLU(scores). Gradient flows
+      through the maximum and the minimum too.
+
+    Source: official `max_norm`, version of the training code.
+    """
+    p = ops.relu(scores)
+    high = ops.max(p, axis=(1, 2), keepdims=True)
+    low = ops.min(p, axis=(1, 2), keepdims=True)
+    return ops.relu(p - low - EPSILON) / (high - low + EPSILON)
+
+
+def with_background(scores):
+    """Replace channel 0 by one minus the strongest foreground score.
+
+    Args:
+      scores: [B, h, w, K]; channel 0 is ignored.
+
+    Returns:
+      [B, h, w, K].
+    """
+    foreground = scores[..., 1:]
+    background = 1 - ops.max(foreground, axis=-1, keepdims=True)
+    return ops.concatenate([background, foreground], axis=-1)
+
+
+def suppress_non_maxima(scores):
+    """Set every foreground score below its pixel's foreground maximum to zero.
+
+    Args:
+      scores: [B, h, w, K]; channel 0 (background) is left as it is.
+
+    Returns:
+      [B, h, w, K]; ties all survive, and the maximum keeps its value.
+
+    Source: official `max_onehot`.
+    """
+    foreground = scores[..., 1:]
+    strongest = ops.max(foreground, axis=-1, keepdims=True)
+    kept = ops.where(foreground == strongest, foreground, ops.zeros_like(foreground))
+    return ops.concatenate([scores[..., :1], kept], axis=-1)
+
+
+def normalize_cam(scores):
+    """Turn raw class scores into the map that the PCM propagates.
+
+    Args:
+      scores: [B, h, w, K] classifier output, any sign; channel 0 is overwritten.
+
+    Returns:
+      [B, h, w, K] in [0, 1]: foreground maps with peak one, all but the strongest of each pixel set
+      to zero; background is one minus the strongest. No gradient flows.
+
+    Source: official `Net.forward`, the block under `torch.no_grad`.
+    """
+    scores = ops.relu(ops.stop_gradient(scores))
+    high = ops.max(scores, axis=(1, 2), keepdims=True) + EPSILON
+    return suppress_non_maxima(with_background(ops.relu(scores - EPSILON) / high))

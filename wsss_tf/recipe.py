@@ -1,0 +1,145 @@
+"""A recipe: what gin files configure, and how the commands load it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import gin
+
+from wsss_tf import run_folder
+from wsss_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The factories and numbers that make a run; every field is a gin binding `Recipe.<field>`.
+
+    Attributes:
+      source: `source(split=...)` -> `data.source.Source`.
+      network: `network(num_classes=...)` -> functional `keras.Model` with named outputs.
+      augmentation: `augmentation()` -> function of (example, seed) for training.
+      step: `step(network)` -> `keras.Model` whose `train_step` is the method.
+      optimizer: `optimizer(total_steps=...)` -> `keras.optimizers.Optimizer`.
+      train_split, validation_split: split names; None as the second means no validation.
+      batch_size: examples in a global batch.
+      epochs: passes over the training split.
+      seed: of initial weights, order and augmentation.
+      initial_weights: `.weights.h5` or `.keras` file to start from; None to start from scratch.
+      require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
+      cam_output: the network output that inference takes as class scores.
+      validation_images: how many validation images to score after each epoch, spread evenly.
+      devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
+      precision: Keras dtype policy.
+      weakly_supervised: train on image labels; masks are not even read.
+      deterministic: bitwise repeatable runs (`tf.config.experimental.enable_op_determinism`).
+      skip_bad_images: leave unreadable images out (and count them) instead of stopping.
+    """
+
+    source: Callable
+    network: Callable
+    augmentation: Callable
+    step: Callable
+    optimizer: Callable
+    train_split: str = "train"
+    validation_split: str | None = "val"
+    batch_size: int = 8
+    epochs: int = 8
+    seed: int = 0
+    initial_weights: str | None = None
+    require_initial_weights: bool = False
+    cam_output: str = "cam_rv"
+    validation_images: int = 100
+    devices: object = "auto"
+    precision: str = "float32"
+    weakly_supervised: bool = True
+    deterministic: bool = False
+    skip_bad_images: bool = False
+
+
+def _find(path):
+    """Return an existing gin file: as given, else by the same name among the installed recipes."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    package = pathlib.Path(__file__).resolve().parent
+    name = pathlib.Path(*path.parts[1:]) if path.parts[0] == "gin" else path
+    for folder in (package / "gin", package.parent / "gin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"--gin_file={path}: no such file, here or among the installed recipes.")
+
+
+def load(gin_files, gin_bindings=()):
+    """Parse gin files and bindings, later ones overriding earlier, and return the `Recipe`.
+
+    Raises:
+      UserError: a file is missing, a name unknown or misspelt, a required value not set.
+    """
+    if not gin_files:
+        raise UserError("no --gin_file; for example --gin_file=gin/seam.gin.")
+    gin.clear_config()
+    try:
+        gin.parse_config_files_and_bindings(
+            [str(_find(path)) for path in gin_files], list(gin_bindings)
+        )
+        return gin.get_configurable(Recipe)()
+    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"gin: {error}") from error
+
+
+def load_run(run_dir, gin_bindings=()):
+    """Return the `Recipe` that a run folder was trained with.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    config = pathlib.Path(run_dir) / "config.gin"
+    if not config.is_file():
+        raise UserError(f"--run_dir={run_dir}: no config.gin in it; train first, or check the path.")
+    return load([config], gin_bindings)
+
+
+def load_network(run_dir, checkpoint="last"):
+    """Return the trained network of a run, a functional `keras.Model`.
+
+    Args:
+      run_dir: run folder.
+      checkpoint: "last", or "best" by validation.
+
+    Raises:
+      UserError: there is none.
+    """
+    import keras
+
+    # Registers the layers, which a saved network names but does not hold.
+    import wsss_tf.models
+
+    path = pathlib.Path(run_dir) / "checkpoints" / f"{checkpoint}.keras"
+    if not path.is_file():
+        raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
+    return keras.saving.load_model(path, compile=False)
+
+
+def load_class_names(run_dir):
+    """Return the K class names that a run was trained with, in mask order."""
+    path = pathlib.Path(run_dir) / "class_names.txt"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; it is written when training starts.")
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def find_weights(path):
+    """Return a weights file: as given, or one that comes with the package, as "package:NAME"."""
+    if not str(path).startswith("package:"):
+        return pathlib.Path(path)
+    name = str(path).removeprefix("package:")
+    return pathlib.Path(__file__).resolve().parent / "backbones" / "weights" / name
+
+
+def save_config(run_dir):
+    """Write the operative configuration (defaults included) to the run folder and return it."""
+    text = gin.operative_config_str()
+    run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
+    return text

@@ -1,0 +1,77 @@
+"""Checkpoints from which a run goes on as if it had never stopped."""
+
+import pathlib
+
+import tensorflow as tf
+
+from wsss_tf import run_folder
+from wsss_tf.errors import UserError
+
+
+class Checkpoints:
+    """All the state of a run: weights, optimizer slots and step, dropout's seeds, best score.
+
+    Args:
+      step: compiled `training.step.TrainingStep`.
+      folder: `RUN/checkpoints`. It holds TensorFlow checkpoints to resume from, `last.keras` and
+        `best.keras`, the networks themselves.
+
+    The position in the data is not stored: it follows from the optimizer's step.
+    """
+
+    def __init__(self, step, folder):
+        self.net = step.net
+        self.optimizer = step.optimizer
+        self.folder = pathlib.Path(folder)
+        # Slots exist only once the optimizer is built; restoring earlier would lose them silently.
+        self.optimizer.build(self.net.trainable_variables)
+        self.best = tf.Variable(-1.0, dtype=tf.float32, trainable=False, name="best_miou")
+        # Keras leaves the states of its seed generators out of what TensorFlow tracks.
+        seeds = [v.value for v in self.net.variables if "seed" in v.path]
+        checkpoint = tf.train.Checkpoint(
+            net=self.net, optimizer=self.optimizer, seeds=seeds, best=self.best
+        )
+        self._checkpoint = checkpoint
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, str(self.folder), max_to_keep=2, checkpoint_name="step"
+        )
+
+    @property
+    def step(self):
+        """The number of optimizer steps taken so far, an int."""
+        return int(self.optimizer.iterations.numpy())
+
+    def restore(self):
+        """Go back to the latest checkpoint, if there is one; return the step, 0 for none.
+
+        Raises:
+          UserError: it is the checkpoint of another network or optimizer.
+        """
+        path = self._manager.latest_checkpoint
+        if path is None:
+            return 0
+        try:
+            self._checkpoint.restore(path).assert_existing_objects_matched()
+        except (ValueError, AssertionError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{path}: is not a checkpoint of this network and optimizer "
+                f"({str(error).splitlines()[0]}); use another --run_dir."
+            ) from error
+        return self.step
+
+    def save(self, miou=None):
+        """Save the state; also the network as last.keras, and as best.keras if `miou` is the best.
+
+        Args:
+          miou: validation score of the network as it is now; None if there is none.
+        """
+        if miou is not None and miou > float(self.best.numpy()):
+            self.best.assign(miou)
+            self._save_net("best.keras")
+        self._save_net("last.keras")
+        # Last, so that a checkpoint never points past the network files.
+        self._manager.save(checkpoint_number=self.step)
+
+    def _save_net(self, name):
+        with run_folder.atomic_path(self.folder / name) as temporary:
+            self.net.save(temporary)

@@ -1,0 +1,57 @@
+"""What the methods' training steps share: one functional network, named loss terms, replicas."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+class TrainingStep(keras.Model):
+    """Base of the training steps: `train_step` from a method's `loss_terms`.
+
+    Args:
+      net: the functional model to train; what is saved and exported.
+
+    A subclass gives `term_names` and `loss_terms(batch)`; the terms are float32 [B], the step
+    minimises the sum of their means over the global batch.
+    """
+
+    term_names = ()
+
+    def __init__(self, net, **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self.trackers = {
+            name: keras.metrics.Mean(name=name) for name in (*self.term_names, "loss")
+        }
+        self.built = True
+
+    @property
+    def metrics(self):
+        """One mean per term: a replica's own value in the log would be an average of replicas."""
+        return list(self.trackers.values())
+
+    def loss_terms(self, batch):
+        """Return {name: [B] float32} for the names in `term_names`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define loss_terms.")
+
+    def call(self, image, training=False):
+        """Run the network."""
+        return self.net(image, training=training)
+
+    def train_step(self, batch):
+        """Take one optimizer step; gradients are of the mean over the global batch."""
+        # Replicas' gradients are summed, so each contributes its share of the mean.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            terms = {name: ops.mean(term) for name, term in self.loss_terms(batch).items()}
+            loss = sum(terms.values())
+            scaled = self.optimizer.scale_loss(loss / replicas)
+        variables = self.net.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        # A variable that no active term reaches (the PCM of a plain CAM run) has no gradient; it
+        # still takes part in weight decay in no official run, so it is left alone.
+        pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
+        self.optimizer.apply_gradients(pairs)
+        for name, value in {**terms, "loss": loss}.items():
+            self.trackers[name].update_state(value)
+        return {name: tracker.result() for name, tracker in self.trackers.items()}
