@@ -120,6 +120,30 @@ def _exif_orientation(contents):
     return tf.where(orientation <= 8, orientation, 1)
 
 
+def resize_bicubic(pictures, size):
+    """Resize 8-bit pictures as Pillow's bicubic filter does (a = -0.5, antialiased).
+
+    Args:
+      pictures: uint8 [..., H, W, 3], with or without a batch dimension.
+      size: (height, width), int32 [2].
+
+    Returns:
+      uint8 [..., height, width, 3]; the very values of `pictures` if the size is the same.
+    """
+    size = tf.convert_to_tensor(size)
+    old = tf.shape(pictures)[-3:-1]
+
+    def resized():
+        # Pillow rounds and clips between the two passes, which shows at hard edges.
+        result = pictures
+        for pass_size in (tf.stack([old[0], size[1]]), size):
+            result = tf.image.resize(result, pass_size, "bicubic", antialias=True)
+            result = tf.cast(tf.clip_by_value(tf.round(result), 0, 255), tf.uint8)
+        return result
+
+    return tf.cond(tf.reduce_all(old == size), lambda: pictures, resized)
+
+
 # === Masks ===
 
 
@@ -149,9 +173,8 @@ def decode_mask(contents):
     # An assertion is stateful: it would have every mask decoded even where only the image is used.
     # Reading a number fails with the text in its message, and is pruned with the rest. The result
     # has to be used: a mere control dependency on such an operation is optimised away.
-    complaint = tf.strings.format(
-        _NOT_A_MASK + ", not one of bit depth {} and colour type {}", [bit_depth, colour_type]
-    )
+    kind = tf.strings.format(", not one of depth {} and type {}", [bit_depth, colour_type])
+    complaint = _NOT_A_MASK + tf.where(is_png, kind, ", this is no PNG")
     zero = tf.strings.to_number(tf.where(is_mask, "0", complaint), tf.int32)
     contents = tf.strings.substr(contents, zero, size)
     bit_depth += zero

@@ -46,7 +46,6 @@ def main():
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.inference.label import label_source
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
-    from wsss_tf.train import check_source
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
@@ -63,7 +62,7 @@ def main():
                 f"the run was trained on the classes {list(class_names)}, "
                 f"the data set now has {list(source.class_names)}."
             )
-    source = check_source(recipe, source, output)
+    source = recipe_lib.checked_source(recipe, source, output)
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")

@@ -39,13 +39,16 @@ def resize_bilinear(x, size, align_corners):
       float32 [B, height, width, D].
     """
     x = ops.cast(x, "float32")
-    if not align_corners:
-        return ops.image.resize(x, size, interpolation="bilinear", antialias=False)
     if keras.backend.backend() == "tensorflow":
-        # One kernel instead of two gathers per axis: 3 to 14 times faster on a CPU, equal to 8e-7.
+        # `keras.ops` has no aligned corners (two gathers per axis take 3 to 14 times as long on a
+        # CPU, and equal this to 8e-7) and resizes to no size that is known only in the graph.
         import tensorflow as tf
 
-        return tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+        return tf.raw_ops.ResizeBilinear(
+            images=x, size=size, align_corners=align_corners, half_pixel_centers=not align_corners
+        )
+    if not align_corners:
+        return ops.image.resize(x, size, interpolation="bilinear", antialias=False)
     for axis in (1, 2):
         x = _interpolate_axis(x, size[axis - 1], axis)
     return x

@@ -1,6 +1,7 @@
 """A recipe: what gin files configure, and how the commands load it."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 
@@ -136,6 +137,29 @@ def find_weights(path):
         return pathlib.Path(path)
     name = str(path).removeprefix("package:")
     return pathlib.Path(__file__).resolve().parent / "backbones" / "weights" / name
+
+
+def checked_source(recipe, source, run_dir, require_labels=False):
+    """Return the source without bad images, which are recorded in RUN/bad_images.json.
+
+    Raises:
+      UserError: there is a bad image, and the recipe does not say to skip such.
+    """
+    from wsss_tf.data import checks
+
+    source, bad = checks.check(
+        source,
+        skip_bad_images=recipe.skip_bad_images,
+        cache=pathlib.Path(run_dir) / "checked_images.json",
+        require_labels=require_labels,
+    )
+    if bad:
+        path = pathlib.Path(run_dir) / "bad_images.json"
+        known = json.loads(path.read_text()) if path.is_file() else []
+        merged = {**dict(known), **dict(bad)}
+        run_folder.write_json(path, sorted(merged.items()))
+        print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
+    return source
 
 
 def save_config(run_dir):

@@ -6,7 +6,6 @@ Later --gin_file override earlier ones, and --gin_bindings override them all. Th
 again resumes from the last checkpoint.
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -44,7 +43,7 @@ def train(recipe, run_dir):
     import keras
     import tensorflow as tf
 
-    from wsss_tf.data import checks, pipeline
+    from wsss_tf.data import pipeline
     from wsss_tf.training.devices import make_strategy
     from wsss_tf.training.loop import fit
     from wsss_tf.validation import make_validation
@@ -63,7 +62,7 @@ def train(recipe, run_dir):
         )
     if recipe.weakly_supervised:
         source = source.without_masks()
-    source = check_source(recipe, source, run_dir, require_labels=recipe.weakly_supervised)
+    source = recipe_lib.checked_source(recipe, source, run_dir, require_labels=recipe.weakly_supervised)
     augmentation = recipe.augmentation()
     steps = pipeline.steps_per_epoch(source, recipe.batch_size)
 
@@ -76,7 +75,7 @@ def train(recipe, run_dir):
     validate = None
     if recipe.validation_split is not None:
         val_source = recipe.source(split=recipe.validation_split)
-        val_source = check_source(recipe, val_source, run_dir)
+        val_source = recipe_lib.checked_source(recipe, val_source, run_dir)
         validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
 
     def batches(first_step):
@@ -103,29 +102,6 @@ def train(recipe, run_dir):
     elif first_step:
         print(f"went on from step {first_step}.")
     print(f"network: {run_dir / 'checkpoints' / 'last.keras'}")
-
-
-def check_source(recipe, source, run_dir, require_labels=False):
-    """Return the source without bad images, which are recorded in RUN/bad_images.json.
-
-    Raises:
-      UserError: there is a bad image, and the recipe does not say to skip such.
-    """
-    from wsss_tf.data import checks
-
-    source, bad = checks.check(
-        source,
-        skip_bad_images=recipe.skip_bad_images,
-        cache=run_dir / "checked_images.json",
-        require_labels=require_labels,
-    )
-    if bad:
-        path = run_dir / "bad_images.json"
-        known = json.loads(path.read_text()) if path.is_file() else []
-        merged = {**dict(known), **dict(bad)}
-        run_folder.write_json(path, sorted(merged.items()))
-        print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
-    return source
 
 
 def _initialise(net, recipe):

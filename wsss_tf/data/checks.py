@@ -1,5 +1,6 @@
 """Find broken files before training does: each is decoded once, by the pipeline's own decoders."""
 
+import collections
 import concurrent.futures
 import json
 import os
@@ -14,6 +15,7 @@ from wsss_tf.data.source import IGNORE
 from wsss_tf.errors import UserError
 
 _NO_LABEL = "it has no label"
+_AHEAD = 64
 _HINT = "replace or remove it, or leave such images out with Recipe.skip_bad_images=True."
 
 
@@ -90,23 +92,37 @@ def _check_files(source, unlabelled, cache, report):
     to_decode.sort(key=lambda position: position not in unlabelled)
     find_fault = _fault_finder(source)
     pool = concurrent.futures.ThreadPoolExecutor()
-    tasks = {pool.submit(find_fault, position): position for position in to_decode}
-    done = concurrent.futures.as_completed(tasks)
+    found = _in_order(pool, find_fault, to_decode)
     try:
-        for task in tqdm.tqdm(done, "checking images", len(tasks), leave=False, delay=1):
-            position = tasks[task]
-            if reason := task.result():
+        for position, reason in tqdm.tqdm(
+            found, "checking images", len(to_decode), leave=False, delay=1
+        ):
+            if reason is None:
+                known[source.paths[position]] = fingerprints[position]
+                reason = _NO_LABEL if position in unlabelled else None
+            if reason is not None:
                 report(position, reason)
-                continue
-            known[source.paths[position]] = fingerprints[position]
-            if position in unlabelled:
-                report(position, _NO_LABEL)
     finally:
         # What was found good counts even if the check stops here.
         pool.shutdown(cancel_futures=True)
         if cache is not None:
             run_folder.write_json(cache, known)
     return unlabelled.difference(to_decode)
+
+
+def _in_order(pool, function, items):
+    """Yield (item, result) in order, with a bounded number of calls under way.
+
+    So the first fault is the same one each time, and little has been decoded beyond it.
+    """
+    under_way = collections.deque()
+    for item in items:
+        under_way.append((item, pool.submit(function, item)))
+        if len(under_way) > _AHEAD:
+            first, task = under_way.popleft()
+            yield first, task.result()
+    for item, task in under_way:
+        yield item, task.result()
 
 
 def _fault_finder(source):

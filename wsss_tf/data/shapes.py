@@ -87,8 +87,8 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
     for class_id in classes:
         for _ in range(20):  # until there is room
             # Square of a uniform number: many small bodies, some large ones.
-            radius = size * (0.12 + 0.24 * rng.random_sample() ** 2)
-            centre = size * (0.12 + 0.76 * rng.random_sample(2))
+            radius = size * (0.15 + 0.23 * rng.random_sample() ** 2)
+            centre = size * (0.15 + 0.7 * rng.random_sample(2))
             inside = _body(rng, size, centre, radius)
             if not (inside & (mask > 0)).any():
                 break
@@ -99,7 +99,7 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
         body = grey + texture[..., None]
         # The badge lies anywhere on the body, within half its radius of the centre.
         offset = (rng.random_sample(2) - 0.5) * 0.7 * radius
-        badge = max(radius * 0.34, 0.042 * size)
+        badge = max(radius * 0.38, 0.065 * size)
         cosine, sine = _rotation(rng)
         y, x = rows - centre[0] - offset[0], columns - centre[1] - offset[1]
         u, v = (x * cosine + y * sine) / badge, (y * cosine - x * sine) / badge

@@ -7,7 +7,7 @@ which works on 8-bit pictures: each colour operation rounds.
 
 import tensorflow as tf
 
-from wsss_tf import ops
+from wsss_tf import images, ops
 from wsss_tf.data.source import IGNORE
 
 # Pillow's luma: 16 fractional bits, rounded.
@@ -76,16 +76,7 @@ def random_long_side(smallest, largest):
         new_size = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
         new_size = tf.maximum(new_size, 1)
 
-        def resized():
-            # Pillow rounds and clips between the two passes, which shows at hard edges.
-            image = example["image"]
-            for pass_size in ([size[0], new_size[1]], new_size):
-                image = tf.image.resize(image, pass_size, "bicubic", antialias=True)
-                image = _to_uint8(tf.round(image))
-            return image
-
-        same_size = tf.reduce_all(size == new_size)
-        image = tf.cond(same_size, lambda: example["image"], resized)
+        image = images.resize_bicubic(example["image"], new_size)
         image.set_shape([None, None, 3])
         example = {**example, "image": image}
         if "mask" in example:

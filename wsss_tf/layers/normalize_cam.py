@@ -12,6 +12,9 @@ class NormalizeCam(keras.layers.Layer):
     Channel 0 becomes background; no gradient flows.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # 1e-5 counts here: no rounding on the way in
+
     def call(self, scores):
         """See the class."""
         return ops.normalize_cam(keras.ops.cast(scores, "float32"))

@@ -63,7 +63,8 @@ class Pcm(keras.layers.Layer):
     """
 
     def __init__(self, filters, tile=None, **kwargs):
-        super().__init__(**kwargs)
+        # Under mixed precision only the embedding is rounded, not the scores.
+        super().__init__(autocast=False, **kwargs)
         self.filters = filters
         self.tile = tile
 
@@ -83,7 +84,8 @@ class Pcm(keras.layers.Layer):
     def call(self, inputs, training=None):
         """See the class."""
         cam, features = inputs
-        if cam.shape[1:3] != features.shape[1:3] and None not in (*cam.shape, *features.shape):
+        sizes = zip(cam.shape[1:3], features.shape[1:3])
+        if any(None not in pair and pair[0] != pair[1] for pair in sizes):
             raise ValueError(f"cam {cam.shape} and features {features.shape} differ in size.")
         return pixel_correlation(cam, self.f9(features), None if training else self.tile)
 

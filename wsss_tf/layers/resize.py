@@ -18,7 +18,8 @@ class ResizeLike(keras.layers.Layer):
     """
 
     def __init__(self, align_corners=True, **kwargs):
-        super().__init__(**kwargs)
+        # Mixed precision must not round maps on their way to the losses.
+        super().__init__(autocast=False, **kwargs)
         self.align_corners = align_corners
 
     def call(self, inputs):

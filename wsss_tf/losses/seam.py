@@ -66,5 +66,5 @@ def cross_equivariance(norm_cam, norm_cam_rv, hard_pixel_ratio=0.2):
     if isinstance(count, int):
         k = int(count * hard_pixel_ratio)
     else:
-        k = ops.cast(ops.cast(count, "float32") * hard_pixel_ratio, "int32")
+        k = ops.cast(ops.cast(count, "float64") * hard_pixel_ratio, "int32")
     return ops.mean(ops.top_k(flat, k, sorted=False)[0], axis=-1)

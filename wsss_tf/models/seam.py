@@ -13,14 +13,16 @@ from wsss_tf.layers.stop_gradient import StopGradient
 NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
 
 
-def seam_head(image, features, num_classes, width=1.0, dropout=0.5, pcm_tile=None):
+def seam_head(
+    image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=None
+):
     """Return the head's outputs on a backbone's features.
 
     Args:
       image: [B, H, W, 3] the network input.
       features: dict of "conv4", "conv5", "conv6" [B, h, w, ..].
       num_classes: C, foreground classes.
-      width: factor on the 64, 128 and 192 channels of f8_3, f8_4 and f9.
+      filters: channels of f8_3, f8_4 and f9; the published network's by default.
       dropout: channel dropout on conv6.
       pcm_tile: as in `layers.pcm.pixel_correlation`.
 
@@ -30,26 +32,23 @@ def seam_head(image, features, num_classes, width=1.0, dropout=0.5, pcm_tile=Non
       "cam" and "cam_rv" [B, H, W, K], the same two at image size.
     """
 
-    def conv(filters, name, initializer):
-        return layers.Conv2D(
-            filters, 1, use_bias=False, kernel_initializer=initializer, name=name
-        )
+    def conv(count, name, initializer):
+        return layers.Conv2D(count, 1, use_bias=False, kernel_initializer=initializer, name=name)
 
     dropped = layers.SpatialDropout2D(dropout, name="dropout7")(features["conv6"])
     scores = conv(num_classes + 1, "fc8", "glorot_uniform")(dropped)
     scores = layers.Activation("linear", dtype="float32", name="cam_low")(scores)
 
-    def side(name, source, filters):
+    def side(name, source, count):
         x = StopGradient(name=f"{source}_constant")(features[source])
-        x = conv(max(1, round(filters * width)), name, "he_normal")(x)
+        x = conv(count, name, "he_normal")(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     low_image = ResizeLike(name="image_low")([image, features["conv6"]])
-    sides = [low_image, side("f8_3", "conv4", 64), side("f8_4", "conv5", 128)]
+    sides = [low_image, side("f8_3", "conv4", filters[0]), side("f8_4", "conv5", filters[1])]
     joint = layers.Concatenate(name="pcm_features")(sides)
-    refined = Pcm(max(1, round(192 * width)), tile=pcm_tile, name="pcm")(
-        [NormalizeCam(name="norm_cam")(scores), joint]
-    )
+    norm_cam = NormalizeCam(name="norm_cam")(scores)
+    refined = Pcm(filters[2], tile=pcm_tile, name="pcm")([norm_cam, joint])
     return {
         "cam_low": scores,
         "pcm_low": refined,
@@ -79,7 +78,7 @@ def seam_network(
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to the outputs of `seam_head`.
-      105,358,208 parameters at width 1 and C = 20.
+      105,358,208 parameters at width 1 and C = 20, the statistics of BatchNorm not counted.
 
     Source: SEAM (Wang et al., CVPR 2020), figure 2; official `network/resnet38_SEAM.py`.
     """
@@ -91,11 +90,12 @@ def seam_network(
         dropout=dropout,
         image=image,
     )
+    head_width = width if head_width is None else head_width
     outputs = seam_head(
         image,
         backbone.output,
         num_classes,
-        width=width if head_width is None else head_width,
+        filters=[max(1, round(count * head_width)) for count in (64, 128, 192)],
         dropout=0.5 * dropout,
         pcm_tile=pcm_tile,
     )

@@ -61,8 +61,8 @@ class Affine:
         if isinstance(height, int):
             return int(height * self.rescale), int(width * self.rescale)
 
-        def scaled(n):
-            return ops.cast(ops.floor(ops.cast(n, "float32") * self.rescale), "int32")
+        def scaled(n):  # in float64, to round as Python does
+            return ops.cast(ops.floor(ops.cast(n, "float64") * self.rescale), "int32")
 
         return scaled(height), scaled(width)
 

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Check everything: ruff, then pytest. Arguments go to pytest: scripts/test.sh -k seam
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+source scripts/environment.sh
+make_environment test
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+
+# By file, so that each of the two workers imports TensorFlow once.
+exec "$python" -m pytest -p xdist -n 2 --dist loadfile "$@"

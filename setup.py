@@ -1,0 +1,50 @@
+"""How wsss_tf is installed: `pip install .`, or `pip install '.[gpu]'` with CUDA."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+init = pathlib.Path(__file__).parent / "wsss_tf" / "__init__.py"
+version = re.search(r'^__version__ = "(.+)"$', init.read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+setup(
+    name="wsss_tf",
+    version=version,
+    description="Weakly supervised semantic segmentation in TensorFlow and Keras",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    # The recipes live in gin/ of the repository and are installed as wsss_tf/gin/.
+    packages=[*find_packages(include=["wsss_tf", "wsss_tf.*"]), "wsss_tf.gin"],
+    package_dir={"wsss_tf.gin": "gin"},
+    package_data={
+        "wsss_tf": ["**/*.weights.h5", "**/*.tsv", "**/*.txt"],
+        "wsss_tf.gin": ["**/*.gin"],
+    },
+    install_requires=[
+        # TensorFlow and Keras change behaviour between minor versions; these are the tested ones.
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16; python_version >= '3.11'",
+        "keras>=3.12,<3.13; python_version < '3.11'",  # the last Keras for Python 3.10
+        "tensorboard>=2.20,<3",
+        "tensorflow-datasets>=4.9.10,<5",
+        # etils 1.14 cannot be installed on 3.10, and pip 23 searches for many minutes to find that.
+        "etils<1.14; python_version < '3.11'",
+        "numpy>=1.26,<3",
+        "scipy>=1.11,<2",
+        "pillow>=10.1,<14",
+        "matplotlib>=3.8,<4",
+        "absl-py>=2.1,<3",
+        "gin-config>=0.5,<0.6",
+        "tqdm>=4.66,<5",
+        "pydensecrf2>=1.1,<2; python_version < '3.13'",  # does not build on Python 3.13
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "beam": ["apache-beam>=2.65,<3"],
+        "serving": ["tensorflow-serving-api>=2.21,<2.22"],
+        "convert": ["torch>=2.4,<3"],
+        "test": ["pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff==0.17.6"],
+    },
+)

@@ -1,0 +1,238 @@
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from wsss_tf import images
+from wsss_tf.data import folder
+from wsss_tf.errors import UserError
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+def write_image(path, value=100, size=(6, 9)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Only pictures and a table."""
+    for name in ("b.JPG", "a.jpeg", "sub/c.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "image_labels.csv").write_text(
+        "image,labels\na,dog\nb.JPG,cat dog\nsub/c.png,cat\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def voc_layout(tmp_path):
+    """Two lists, masks for some, five class names."""
+    root = tmp_path / "set"
+    for i in range(4):
+        write_image(root / "JPEGImages" / f"{i}.jpg", 20 * i)
+    for i, values in enumerate([(0, 1), (2, 255, 4), (0, 9)]):
+        mask = np.resize(values, (6, 9))
+        images.save_mask(root / "SegmentationClass" / f"{i}.png", mask)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2\n0\n3\n\n")
+    (lists / "val.txt").write_text("1.jpg\n")
+    (root / "class_names.txt").write_text("background\ncat\ndog\ntraffic light\ncow\n")
+    return root
+
+
+def names_of(source):
+    return [
+        {name for name, present in zip(source.foreground_names, row) if present}
+        for row in source.labels
+    ]
+
+
+# === Layouts ===
+
+
+def test_pictures_and_a_table(plain):
+    source = folder.folder_source(root=plain)
+    assert source.class_names == ("background", "cat", "dog")
+    assert source.ids == ("a", "b", "sub/c")
+    assert names_of(source) == [{"dog"}, {"cat", "dog"}, {"cat"}]
+    assert (source.name, source.split) == (plain.name, "all")
+    assert not source.has_masks
+    example = source.load(tf.constant(2))
+    assert example["id"] == b"sub/c"
+    assert example["image"].shape == (6, 9, 3)
+    assert example["labels"].numpy().tolist() == [1, 0]
+
+
+def test_voc_layout_without_a_table(voc_layout):
+    source = folder.folder_source("train", str(voc_layout))
+    assert source.ids == ("2", "0", "3")
+    assert names_of(source) == [set(), {"cat"}, set()]  # 9 is no class
+    assert source.has_masks
+    np.testing.assert_array_equal(source.load(1)["mask"], np.resize([0, 1], (6, 9)))
+    assert (source.load(2)["mask"].numpy() == 255).all()
+    assert int(source.load(0)["image"].numpy().mean()) == 40
+    assert names_of(folder.folder_source("val", voc_layout)) == [{"dog", "cow"}]
+
+
+def test_table_comes_before_masks(voc_layout):
+    table = "\ufeffimage,labels\n0.jpg,cow\n3,traffic light\n3,cat\n"
+    (voc_layout / "image_labels.csv").write_text(table, encoding="utf-8")
+    source = folder.folder_source("train", voc_layout)
+    assert names_of(source) == [set(), {"cow"}, {"traffic light", "cat"}]
+    assert names_of(folder.folder_source("val", voc_layout)) == [{"dog", "cow"}]  # has no row
+
+
+def test_semicolons_separate_names_with_spaces(voc_layout):
+    table = 'image,labels\n0,"traffic light; cat"\n3,traffic light\n2,\n'
+    (voc_layout / "image_labels.csv").write_text(table)
+    source = folder.folder_source("train", voc_layout)
+    assert names_of(source) == [set(), {"traffic light", "cat"}, {"traffic light"}]
+
+
+def test_names_without_background_count_from_mask_value_zero(voc_layout):
+    (voc_layout / "class_names.txt").write_text("\n".join("abcde"))
+    source = folder.folder_source("val", voc_layout)
+    assert source.num_classes == 5
+    assert not source.has_background
+    assert names_of(source) == [{"c", "e"}]
+
+
+def test_many_classes(tmp_path):
+    write_image(tmp_path / "x.jpg")
+    (tmp_path / "class_names.txt").write_text("\n".join(f"c{i}" for i in range(150)))
+    (tmp_path / "image_labels.csv").write_text("image,labels\nx,c149 c0\n")
+    assert np.flatnonzero(folder.folder_source(root=tmp_path).labels).tolist() == [0, 149]
+
+
+def test_hidden_files_are_no_pictures(plain):
+    (plain / "._a.jpeg").write_bytes(b"resource fork")
+    (plain / ".trash").mkdir()
+    write_image(plain / ".trash" / "x.png")
+    assert len(folder.folder_source(root=plain)) == 3
+
+
+def test_pictures_source(plain):
+    source = folder.pictures_source(plain, ["background", "cat", "dog", "cow"])
+    assert source.ids == ("a", "b", "sub/c")
+    assert source.labels.shape == (3, 3)
+    assert not source.labels.any()
+    assert not source.has_masks
+
+
+def test_labels_from_masks_tells_which_could_be_read(voc_layout):
+    broken = voc_layout / "SegmentationClass" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    paths = [broken, voc_layout / "SegmentationClass" / "1.png"]
+    labels, is_readable = folder.labels_from_masks(paths, ["background", "a", "b", "c", "d"])
+    assert is_readable.tolist() == [False, True]
+    assert labels.tolist() == [[0, 0, 0, 0], [0, 1, 0, 1]]
+
+
+# === What a user can get wrong ===
+
+
+def test_unknown_split_lists_those_there_are(plain, voc_layout):
+    with pytest.raises(UserError, match="no split 'val'; there is all"):
+        folder.folder_source("val", plain)
+    with pytest.raises(UserError, match="no split 'all'; there is train, val"):
+        folder.folder_source("all", voc_layout)
+
+
+@pytest.mark.parametrize("root", [None, "", "/no/such/folder"])
+def test_missing_folder(root):
+    with pytest.raises(UserError, match=r"folder_source\.root"):
+        folder.folder_source(root=root)
+    with pytest.raises(UserError, match="input folder"):
+        folder.pictures_source(root, ["background", "a"])
+
+
+def test_folder_without_pictures(tmp_path):
+    (tmp_path / "image.gif").write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match=r"no image \(\.jpg, \.jpeg, \.png\)"):
+        folder.folder_source(root=tmp_path)
+
+
+def test_listed_image_that_is_not_there(voc_layout):
+    (voc_layout / "ImageSets/Segmentation/train.txt").write_text("0\n17\n18\n")
+    with pytest.raises(
+        UserError, match=r"train\.txt: no image '17' \(and 1 more\) in .*JPEGImages"
+    ):
+        folder.folder_source("train", voc_layout)
+
+
+@pytest.mark.parametrize(("text", "message"), [("\n\n", "empty"), ("0\n1\n0.jpg\n", "'0' is .* 2")])
+def test_bad_list(voc_layout, text, message):
+    (voc_layout / "ImageSets/Segmentation/train.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        folder.folder_source("train", voc_layout)
+
+
+def test_label_that_is_no_class(voc_layout):
+    (voc_layout / "image_labels.csv").write_text("image,labels\n0,cat horse\n")
+    with pytest.raises(UserError, match=r"image '0' has label 'horse'.*background, cat, dog"):
+        folder.folder_source("train", voc_layout)
+
+
+def test_row_without_picture(plain):
+    with open(plain / "image_labels.csv", "a") as file:
+        file.write("d.jpg,cat\n")
+    with pytest.raises(UserError, match=r"image_labels\.csv: no image 'd'"):
+        folder.folder_source(root=plain)
+
+
+def test_image_without_label(voc_layout):
+    with pytest.raises(UserError, match=r"image '2' of split 'train' has no label \(and 1 more\)"):
+        folder.folder_source("train", voc_layout, require_labels=True)
+    assert folder.folder_source("val", voc_layout, require_labels=True).labels.any()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("image_labels.csv", b"a,dog\nb,cat\n", "first line must be image,labels"),
+        ("image_labels.csv", b"image;labels\na;dog\n", "first line must be image,labels"),
+        ("image_labels.csv", b"image,labels\na,k\xe4se\n", "UTF-8"),
+        ("class_names.txt", b"cat\nbackground\ndog\n", "background must be the first"),
+        ("class_names.txt", b"cat\ncat\ndog\n", "names must differ"),
+        ("class_names.txt", b"background\n", "1 names"),
+        ("class_names.txt", b"\n", "0 names"),
+        ("class_names.txt", "\n".join(map(str, range(256))).encode(), "256 names"),
+    ],
+)
+def test_bad_text_files(plain, file, text, message):
+    (plain / file).write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        folder.folder_source(root=plain)
+
+
+def test_neither_names_nor_table(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"class_names\.txt.*image_labels\.csv"):
+        folder.folder_source(root=tmp_path)
+
+
+def test_two_files_of_one_name(plain):
+    write_image(plain / "a.png")
+    with pytest.raises(UserError, match=r"a\.(png|jpeg) .*same name"):
+        folder.folder_source(root=plain)
+
+
+# === Real files ===
+
+
+def test_camvid_tiles():
+    root = SHARED / "data" / "camvid_tiles"
+    if not root.is_dir():
+        pytest.skip("skipped: no shared data")
+    source = folder.folder_source("train", root, require_labels=True)
+    assert source.class_names == ("background", "sky", "road", "tree", "car")
+    assert len(source) == 2004
+    assert source.labels.any(1).all()
+    example = source.load(tf.constant(5))
+    assert example["image"].shape == (120, 120, 3)
+    assert example["mask"].shape == (120, 120)

@@ -1,0 +1,91 @@
+"""Imports inside the package point one way only, and TensorFlow and gin stay where they belong."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "wsss_tf"
+
+# What each part may import of the package, besides itself.
+_FILES = {"errors", "images", "run_folder"}
+ALLOWED = {
+    "errors": set(),
+    "run_folder": {"errors"},
+    "images": {"errors", "run_folder"},
+    "ops": set(),
+    "layers": {"ops"},
+    "losses": {"ops"},
+    "backbones": {"ops", "layers"},
+    "models": {"ops", "layers", "backbones"},
+    "training": {"ops", "losses", "models", *_FILES},
+    "data": {"ops", *_FILES},
+    "evaluation": {"ops", *_FILES},
+    "inference": {"ops", "models", "evaluation", *_FILES},
+    "serving": {"ops", "models", "inference", *_FILES},
+    "interop": {"models", *_FILES},
+}
+# These are on top of everything; nothing above may import them.
+ENTRY_POINTS = {
+    "command", "convert", "evaluate", "export", "infer", "pipeline", "recipe", "train", "validation"
+}  # fmt: skip
+WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path):
+    """Return the name under the package that a file belongs to; "" for the package itself."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py").replace("__init__", "")
+
+
+def imports(node):
+    """Yield (dotted name, enclosing function or None) of every import below a syntax node."""
+
+    def walk(node, function):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, function) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert not child.level, "relative import"
+                yield from ((f"{child.module}.{alias.name}", function) for alias in child.names)
+            is_function = isinstance(child, ast.FunctionDef)
+            yield from walk(child, child.name if is_function else function)
+
+    return walk(node, None)
+
+
+def all_imports():
+    for path in modules():
+        for name, function in imports(ast.parse(path.read_text())):
+            yield part(path), path.relative_to(PACKAGE).as_posix(), name.split("."), function
+
+
+def test_every_part_of_the_package_has_its_place():
+    assert {part(path) for path in modules()} <= {"", *ALLOWED, *ENTRY_POINTS}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_imports_point_one_way(name):
+    wrong = [
+        f"{file} imports {'.'.join(imported)}"
+        for importer, file, imported, _ in all_imports()
+        if importer == name and imported[0] == "wsss_tf"
+        if imported[1] not in {name, *ALLOWED[name]}
+    ]
+    assert not wrong
+
+
+def test_networks_are_free_of_tensorflow():
+    found = {
+        (file, function)
+        for importer, file, imported, function in all_imports()
+        if importer in WITHOUT_TENSORFLOW and imported[0] in ("tensorflow", "tf")
+    }
+    assert found == {("ops.py", "resize_bilinear")}
+
+
+def test_gin_stays_at_the_edge():
+    assert {importer for importer, _, name, _ in all_imports() if name[0] == "gin"} == {"recipe"}
