@@ -19,7 +19,7 @@ setup(
     packages=[*find_packages(include=["wsss_tf", "wsss_tf.*"]), "wsss_tf.gin"],
     package_dir={"wsss_tf.gin": "gin"},
     package_data={
-        "wsss_tf": ["**/*.weights.h5", "**/*.tsv", "**/*.txt"],
+        "wsss_tf": ["**/*.npz", "**/*.tsv", "**/*.txt"],
         "wsss_tf.gin": ["**/*.gin"],
     },
     install_requires=[
@@ -45,6 +45,13 @@ setup(
         "beam": ["apache-beam>=2.65,<3"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         "convert": ["torch>=2.4,<3"],
-        "test": ["pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff==0.17.6"],
+        # dill and importlib_resources are what tensorflow-datasets' builder test case needs.
+        "test": [
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff==0.17.6",
+            "dill>=0.3.8,<1",
+            "importlib_resources>=6,<8",
+        ],
     },
 )

@@ -9,5 +9,7 @@ make_environment test
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 
-# By file, so that each of the two workers imports TensorFlow once.
-exec "$python" -m pytest -p xdist -n 2 --dist loadfile "$@"
+# By file, so that each of the two workers imports TensorFlow once. What TensorFlow logs at its start
+# would come after pytest's closing line.
+exec "$python" -m pytest -p xdist -n 2 --dist loadfile "$@" \
+  2> >(grep -vE '^(WARNING: All log messages before absl|[IWE]0000 )' >&2)

@@ -2,11 +2,17 @@ import keras
 import numpy as np
 import pytest
 
-from wsss_tf.backbones.resnet38 import _Blocks, resnet38
+from wsss_tf.backbones.resnet38 import _Blocks, resnet38, scale_channels
 
 
 def close(actual, expected, atol):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
+
+
+@pytest.fixture
+def any_width(monkeypatch):
+    """Let a unit have the golden files' 8 channels, too few for `scale_channels`."""
+    monkeypatch.setattr("wsss_tf.backbones.resnet38.scale_channels", lambda count, width: count)
 
 
 def unit(data, build):
@@ -39,7 +45,7 @@ def unit(data, build):
     ],
     ids=["identity", "stride2_even_height", "stride2_odd_height", "b5", "b5_1"],
 )
-def test_residual_unit_agrees_with_the_official_code(golden, name, file):
+def test_residual_unit_agrees_with_the_official_code(golden, any_width, name, file):
     data = golden(file)
     middle, last = (
         data[f"conv_{branch}__kernel"].shape[-1] for branch in ("branch2a", "branch2b1")
@@ -50,26 +56,34 @@ def test_residual_unit_agrees_with_the_official_code(golden, name, file):
         lambda blocks, x: blocks.residual(x, name, middle, last, int(data["stride"]), dilations),
     )
     out, p = model(data["x"])
-    close(out, data["out"], atol=1e-4)
+    close(out, data["out"], atol=1e-5)
     close(p, data["out_x_bn_relu"], atol=1e-5)
 
 
-def test_bottleneck_unit_agrees_with_the_official_code(golden):
+def test_bottleneck_unit_agrees_with_the_official_code(golden, any_width):
     data = golden("resblock_bot_eval")
     model = unit(
         data, lambda blocks, x: blocks.bottleneck(x, "b6", 8, 32, int(data["stride"]), 0.3)
     )
     out, p = model(data["x"], training=False)
-    close(out, data["out"], atol=1e-4)
+    close(out, data["out"], atol=1e-5)
     close(p, data["out_x_bn_relu"], atol=1e-5)
     # Dropout is there, and the only difference.
     assert np.abs(model(data["x"], training=True)[0] - out).max() > 0.1
     assert [layer.rate for layer in model.layers if "dropout" in layer.name] == [0.3, 0.3]
 
 
+@pytest.mark.parametrize(
+    ("count", "width", "expected"),
+    [(4096, 1, 4096), (192, 1, 192), (512, 1 / 8, 64), (64, 1 / 8, 16), (192, 3 / 16, 32)],
+)
+def test_channels_are_multiples_of_16(count, width, expected):
+    assert scale_channels(count, width) == expected
+
+
 @pytest.fixture(scope="module")
 def narrow():
-    return resnet38(width=1 / 64)
+    return resnet38(width=1 / 16)
 
 
 def up(n, stride):
@@ -81,10 +95,10 @@ def test_sizes_are_rounded_up(narrow, size):
     shapes = narrow.compute_output_shape((2, *size, 3))
     (h4, w4), (h8, w8) = ([up(n, stride) for n in size] for stride in (4, 8))
     assert shapes == {
-        "conv3": (2, h4, w4, 4),
-        "conv4": (2, h8, w8, 8),
-        "conv5": (2, h8, w8, 16),
-        "conv6": (2, h8, w8, 64),
+        "conv3": (2, h4, w4, 16),
+        "conv4": (2, h8, w8, 32),
+        "conv5": (2, h8, w8, 64),
+        "conv6": (2, h8, w8, 256),
     }
     if size[0] == 448:
         assert shapes["conv6"][1:3] == (56, 56)

@@ -29,7 +29,7 @@ def _evaluate(*arguments, cwd):
 
 def _messages(stderr):
     """Return the lines on standard error, without those of TensorFlow's start."""
-    start = ("WARNING: All log messages before absl", "I0000 ", "W0000 ")
+    start = ("WARNING: All log messages before absl", "I0000 ", "W0000 ", "E0000 ")
     return [line for line in stderr.splitlines() if line and not line.startswith(start)]
 
 

@@ -47,7 +47,7 @@ def test_pcm_tiles_in_inference_only(monkeypatch):
     monkeypatch.setattr(
         "wsss_tf.layers.pcm.pixel_correlation", lambda cam, features, tile: tiles.append(tile)
     )
-    layer = Pcm(3, tile=8)
+    layer = Pcm(16, tile=8)
     layer(maps(1, 2, 3), training=False)
     layer(maps(1, 2, 3), training=True)
     assert tiles == [8, None]
@@ -95,11 +95,11 @@ def test_pcm_has_finite_gradients_at_zero_features():
 
 def test_pcm_refuses_maps_of_different_sizes():
     with pytest.raises(ValueError, match=r"\(2, 5, 7, 4\).*\(2, 5, 6, 6\)"):
-        Pcm(3)([maps(2, 5, 7)[0], maps(2, 5, 6)[1]])
+        Pcm(16)([maps(2, 5, 7)[0], maps(2, 5, 6)[1]])
 
 
 LAYERS = {
-    "Pcm": (lambda: Pcm(5, tile=8, name="pcm"), (4, 6)),
+    "Pcm": (lambda: Pcm(16, tile=8, name="pcm"), (4, 6)),
     "NormalizeCam": (lambda: NormalizeCam(name="norm_cam"), (4,)),
     "ResizeLike": (lambda: ResizeLike(align_corners=False, name="resized"), (4, 6)),
     "StopGradient": (lambda: StopGradient(name="constant"), (4,)),
@@ -185,10 +185,10 @@ def test_mixed_precision(make, channels, policy):
 
 
 def test_variable_counts():
-    layer = Pcm(5)
+    layer = Pcm(16)
     layer(inputs((4, 6)))
     assert [v.path for v in layer.trainable_variables] == [f"{layer.name}/f9/kernel"]
-    assert layer.count_params() == 6 * 5
+    assert layer.count_params() == 6 * 16
 
 
 def test_pcm_initializer_is_xavier_uniform_with_gain_4():

@@ -29,7 +29,9 @@ def test_resize_bilinear_agrees_with_the_official_code(golden, size, align_corne
     [("sf_x", "sf03_ac1", 1e-5), ("sf448_x", "sf448_ac1", 1e-4)],
     ids=["50x64", "448x20"],
 )
-def test_resize_bilinear_by_a_scale_factor(golden, source, target, atol):
+def test_resize_bilinear_by_a_scale_factor_agrees_with_the_official_code(
+    golden, source, target, atol
+):
     data = golden("resize_bilinear")
     expected = data[target]
     close(ops.resize_bilinear(data[source], expected.shape[1:3], True), expected, atol)

@@ -111,7 +111,10 @@ def test_rules_by_role(path, expected):
     [
         ({}, {(10, 5e-4): 4, (1, 5e-4): 35}),
         # With conv1a and b2 to b2_2 trained there are 8 kernels more, and 37 BatchNorms.
-        ({"freeze_stem": False, "train_batchnorm": True}, {(10, 5e-4): 4, (1, 5e-4): 43, (1, 0): 74}),
+        (
+            {"freeze_stem": False, "train_batchnorm": True},
+            {(10, 5e-4): 4, (1, 5e-4): 43, (1, 0): 74},
+        ),
     ],
     ids=["as_published", "from_scratch"],
 )

@@ -5,26 +5,17 @@ import sys
 
 # Before TensorFlow is imported: its start-up banner is no news to the users of a command.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# On an Intel server with AVX-512 (Sapphire Rapids, virtualised), TensorFlow 2.21 with oneDNN's
-# AVX-512 kernels ended training in segmentation faults and corrupted heaps, every time; with its
-# AVX2 kernels it never did, and was still 2.4 times faster than without oneDNN. Set either
-# variable yourself to choose otherwise.
+# On some processors TensorFlow leaves oneDNN off by default, which costs a factor of two or more.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from wsss_tf.errors import UserError
 
 
-def _parse_flags(argv):
-    try:
-        return flags.FLAGS(argv, known_only=False)
-    except flags.Error as error:
-        _stop(str(error))
-
-
 def _stop(message):
+    # gin adds to an exception which configurable raised it; the user did not call that.
+    message = message.split("\n  In call to configurable")[0]
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
@@ -47,15 +38,18 @@ def run(main):
             print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse_flags_with_help)
+    app.run(guarded, flags_parser=_parse_flags)
 
 
-def _parse_flags_with_help(argv):
-    from absl import logging
-
+def _parse_flags(argv):
     logging.set_verbosity(logging.WARNING)
-    app.define_help_flags()
-    return _parse_flags(argv)
+    if any(argument.lstrip("-") in ("help", "h", "helpshort") for argument in argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _stop(str(error))
 
 
 def parse_scales(texts):

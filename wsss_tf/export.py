@@ -1,6 +1,6 @@
 """Export a trained network as a SavedModel, preprocessing included.
 
-  python -m wsss_tf.export --run_dir=RUN --output=DIR [--scales=0.5,1,1.5,2] [--flip]
+python -m wsss_tf.export --run_dir=RUN --output=DIR [--scales=0.5,1,1.5,2] [--flip]
 """
 
 import os

@@ -15,7 +15,9 @@ from wsss_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the run's data set.")
-_INPUT = flags.DEFINE_string("input", None, "Folder of pictures without labels, instead of --split.")
+_INPUT = flags.DEFINE_string(
+    "input", None, "Folder of pictures without labels, instead of --split."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for cams/ and pseudo_labels/; default RUN.")
 _SCALES = flags.DEFINE_list("scales", ["0.5", "1", "1.5", "2"], "Factors on the picture's size.")
 _FLIP = flags.DEFINE_bool("flip", True, "Add the maps of the mirrored picture.")
@@ -27,7 +29,11 @@ _BACKGROUND_THRESHOLD = flags.DEFINE_float(
     "background_threshold", 0.26, "Score that a pseudo label's pixel must beat.", 0, 1
 )
 _LABEL_THRESHOLD = flags.DEFINE_float(
-    "label_threshold", 0.5, "Probability that makes a class present, where there are no labels.", 0, 1
+    "label_threshold",
+    0.5,
+    "Probability that makes a class present, where there are no labels.",
+    0,
+    1,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
@@ -46,6 +52,7 @@ def main():
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.inference.label import label_source
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+    from wsss_tf.stages import checked_source
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
@@ -62,7 +69,7 @@ def main():
                 f"the run was trained on the classes {list(class_names)}, "
                 f"the data set now has {list(source.class_names)}."
             )
-    source = recipe_lib.checked_source(recipe, source, output)
+    source = checked_source(recipe, source, output)
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")

@@ -1,11 +1,11 @@
 """A recipe: what gin files configure, and how the commands load it."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 
 import gin
+from absl import logging
 
 from wsss_tf import run_folder
 from wsss_tf.errors import UserError
@@ -57,14 +57,20 @@ class Recipe:
     skip_bad_images: bool = False
 
 
+# Where the recipes are: in an installed package, and in a checkout.
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+_FOLDERS = tuple(f for f in (_PACKAGE / "gin", _PACKAGE.parent / "gin") if f.is_dir())
+for _folder in _FOLDERS:
+    gin.add_config_file_search_path(str(_folder))  # for `include` in a recipe
+
+
 def _find(path):
     """Return an existing gin file: as given, else by the same name among the installed recipes."""
     path = pathlib.Path(path)
     if path.is_file():
         return path
-    package = pathlib.Path(__file__).resolve().parent
     name = pathlib.Path(*path.parts[1:]) if path.parts[0] == "gin" else path
-    for folder in (package / "gin", package.parent / "gin"):
+    for folder in _FOLDERS:
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"--gin_file={path}: no such file, here or among the installed recipes.")
@@ -79,6 +85,9 @@ def load(gin_files, gin_bindings=()):
     if not gin_files:
         raise UserError("no --gin_file; for example --gin_file=gin/seam.gin.")
     gin.clear_config()
+    # gin logs an error for every folder in which it does not find an included file.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
     try:
         gin.parse_config_files_and_bindings(
             [str(_find(path)) for path in gin_files], list(gin_bindings)
@@ -88,6 +97,8 @@ def load(gin_files, gin_bindings=()):
         if isinstance(error, UserError):
             raise
         raise UserError(f"gin: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_run(run_dir, gin_bindings=()):
@@ -98,7 +109,9 @@ def load_run(run_dir, gin_bindings=()):
     """
     config = pathlib.Path(run_dir) / "config.gin"
     if not config.is_file():
-        raise UserError(f"--run_dir={run_dir}: no config.gin in it; train first, or check the path.")
+        raise UserError(
+            f"--run_dir={run_dir}: no config.gin in it; train first, or check the path."
+        )
     return load([config], gin_bindings)
 
 
@@ -115,7 +128,7 @@ def load_network(run_dir, checkpoint="last"):
     import keras
 
     # Registers the layers, which a saved network names but does not hold.
-    import wsss_tf.models
+    import wsss_tf.models  # noqa: F401
 
     path = pathlib.Path(run_dir) / "checkpoints" / f"{checkpoint}.keras"
     if not path.is_file():
@@ -136,30 +149,7 @@ def find_weights(path):
     if not str(path).startswith("package:"):
         return pathlib.Path(path)
     name = str(path).removeprefix("package:")
-    return pathlib.Path(__file__).resolve().parent / "backbones" / "weights" / name
-
-
-def checked_source(recipe, source, run_dir, require_labels=False):
-    """Return the source without bad images, which are recorded in RUN/bad_images.json.
-
-    Raises:
-      UserError: there is a bad image, and the recipe does not say to skip such.
-    """
-    from wsss_tf.data import checks
-
-    source, bad = checks.check(
-        source,
-        skip_bad_images=recipe.skip_bad_images,
-        cache=pathlib.Path(run_dir) / "checked_images.json",
-        require_labels=require_labels,
-    )
-    if bad:
-        path = pathlib.Path(run_dir) / "bad_images.json"
-        known = json.loads(path.read_text()) if path.is_file() else []
-        merged = {**dict(known), **dict(bad)}
-        run_folder.write_json(path, sorted(merged.items()))
-        print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
-    return source
+    return _PACKAGE / "backbones" / "weights" / name
 
 
 def save_config(run_dir):

@@ -1,7 +1,7 @@
 """The files of a run and how they are written: atomically, and without pickle.
 
-    RUN/config.gin  checkpoints/  tensorboard/  cams/<id>.npz  pseudo_labels/<id>.png
-    RUN/metrics.json  report.html
+RUN/config.gin  checkpoints/  tensorboard/  cams/<id>.npz  pseudo_labels/<id>.png
+RUN/metrics.json  report.html
 """
 
 import contextlib
@@ -61,7 +61,9 @@ def save_cams(folder, image_id, class_ids, cams):
     class_ids = np.asarray(class_ids, np.int32)
     cams = np.asarray(cams, np.float16)
     if cams.ndim != 3 or class_ids.shape != cams.shape[:1]:
-        raise ValueError(f"class_ids {class_ids.shape} and cams {cams.shape} do not belong together.")
+        raise ValueError(
+            f"class_ids {class_ids.shape} and cams {cams.shape} do not belong together."
+        )
     with atomic_path(cam_path(folder, image_id)) as temporary:
         np.savez_compressed(temporary, class_ids=class_ids, cams=cams)
 

@@ -115,9 +115,7 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
 
 @functools.lru_cache(maxsize=4)
 def _scenes(stream, count, seed, size, max_objects, ground_correlation):
-    drawn = [
-        _draw(stream, i, seed, size, max_objects, ground_correlation) for i in range(count)
-    ]
+    drawn = [_draw(stream, i, seed, size, max_objects, ground_correlation) for i in range(count)]
     pictures, masks = (np.stack(part) for part in zip(*drawn))
     pictures.setflags(write=False)
     masks.setflags(write=False)

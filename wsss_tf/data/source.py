@@ -45,7 +45,7 @@ class Source:
             raise UserError(f"{self.name}: split {self.split!r} is empty; nothing to do.")
         if self.labels.shape != (len(self.ids), self.num_classes):
             raise ValueError(
-                f"labels {self.labels.shape} for {len(self.ids)} ids and {self.num_classes} classes."
+                f"labels {self.labels.shape} for {len(self.ids)} ids, {self.num_classes} classes."
             )
 
     def __len__(self):

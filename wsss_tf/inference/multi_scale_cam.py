@@ -14,8 +14,9 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
     Args:
       net: `models.seam.seam_network`, or any model with the outputs "cam" and `output`.
       pictures: uint8 [B, H, W, 3] RGB, any size.
-      output: name of the score maps, [B, H, W, K] with background first. Negative scores (raw
-        "cam") count as zero.
+      output: name of the score maps, [B, H, W, K] with background first. Of raw "cam"
+        scores negative ones count as zero in each copy, as in AffinityNet's CAM; of others in the
+        sum, as in SEAM's.
       scales: factors on the size; each scaled size is rounded half to even.
       flip: run the mirror image too, in the same batch.
 
@@ -35,7 +36,9 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
         if flip:
             copies = tf.concat([copies, tf.reverse(copies, [2])], axis=0)
         outputs = net(copies, training=False)
-        maps = tf.nn.relu(tf.cast(outputs[output], tf.float32)[..., 1:])
+        maps = tf.cast(outputs[output], tf.float32)[..., 1:]
+        if output == "cam":  # raw scores: a copy that votes against a class must not cancel others
+            maps = tf.nn.relu(maps)
         maps = ops.resize_bilinear(maps, size, align_corners=False)
         values = tf.reduce_mean(tf.cast(outputs["cam"], tf.float32), axis=[1, 2])[:, 1:]
         if flip:
@@ -44,7 +47,7 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
             values = tf.add_n(tf.split(values, 2)) / 2
         total += maps
         logits += values / len(scales)
-    return total, tf.sigmoid(logits)
+    return tf.nn.relu(total), tf.sigmoid(logits)
 
 
 def normalize_scores(scores):

@@ -69,6 +69,7 @@ class Pcm(keras.layers.Layer):
         self.tile = tile
 
     def build(self, input_shape):
+        """See the class."""
         _, features = input_shape
         self.f9 = keras.layers.Conv2D(
             self.filters,

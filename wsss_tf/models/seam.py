@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.backbones.resnet38 import resnet38, scale_channels
 from wsss_tf.layers.normalize_cam import NormalizeCam
 from wsss_tf.layers.pcm import Pcm
 from wsss_tf.layers.resize import ResizeLike
@@ -13,9 +13,7 @@ from wsss_tf.layers.stop_gradient import StopGradient
 NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
 
 
-def seam_head(
-    image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=None
-):
+def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=None):
     """Return the head's outputs on a backbone's features.
 
     Args:
@@ -95,7 +93,7 @@ def seam_network(
         image,
         backbone.output,
         num_classes,
-        filters=[max(1, round(count * head_width)) for count in (64, 128, 192)],
+        filters=[scale_channels(count, head_width) for count in (64, 128, 192)],
         dropout=0.5 * dropout,
         pcm_tile=pcm_tile,
     )

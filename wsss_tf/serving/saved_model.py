@@ -38,15 +38,20 @@ class _Service(tf.Module):
             padding = [[0, rest[0]], [0, rest[1]], [0, 0]]
             return {"cams": tf.pad(cams, padding), "probabilities": outputs["probabilities"][0]}
 
-        outputs = tf.map_fn(
-            one,
-            image_bytes,
-            fn_output_signature={
+        def each():
+            signature = {
                 "cams": tf.TensorSpec([None, None, channels], tf.float32),
                 "probabilities": tf.TensorSpec([channels], tf.float32),
-            },
-        )
-        return {**outputs, "sizes": sizes}
+            }
+            return tf.map_fn(one, image_bytes, fn_output_signature=signature)
+
+        def none():  # `map_fn` cannot tell the size of what it has not run
+            return {
+                "cams": tf.zeros([0, 0, 0, channels]),
+                "probabilities": tf.zeros([0, channels]),
+            }
+
+        return {**tf.cond(tf.size(image_bytes) > 0, each, none), "sizes": sizes}
 
 
 def save_cam_model(net, path, output, scales, flip):

@@ -49,19 +49,19 @@ def load_initial_weights(net, path):
     return loaded, sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
 
 
-def save_weights(net, path, layers=None, dtype="float32"):
+def save_weights(net, path, keep=None, dtype="float32"):
     """Write a network's weights to an `.npz` file of arrays by variable path.
 
     Args:
       net: functional model.
       path: file to write.
-      layers: function of a variable path that says what to keep; None keeps all.
+      keep: function of a variable path, whether to write it; None writes all.
       dtype: "float16" halves the file.
     """
     arrays = {
         variable.path: np.asarray(variable.value, dtype)
         for variable in _weights(net)
-        if layers is None or layers(variable.path)
+        if keep is None or keep(variable.path)
     }
     with run_folder.atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)

@@ -8,9 +8,7 @@ from wsss_tf.training.callbacks import EndOfEpoch, StopOnNonFinite
 from wsss_tf.training.checkpoints import Checkpoints
 
 
-def fit(
-    step, batches, steps_per_epoch, epochs, run_dir, validate=None, after_first_step=None
-):
+def fit(step, batches, steps_per_epoch, epochs, run_dir, validate=None, after_first_step=None):
     """Train, resuming from the latest checkpoint of the run folder if there is one.
 
     Args:

@@ -1,6 +1,5 @@
 """SEAM's siamese training step; with its losses off, the CAM baseline."""
 
-import keras
 from keras import ops
 
 from wsss_tf.losses.classification import sigmoid_cross_entropy

@@ -20,9 +20,7 @@ class TrainingStep(keras.Model):
     def __init__(self, net, **kwargs):
         super().__init__(**kwargs)
         self.net = net
-        self.trackers = {
-            name: keras.metrics.Mean(name=name) for name in (*self.term_names, "loss")
-        }
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in (*self.term_names, "loss")}
         self.built = True
 
     @property

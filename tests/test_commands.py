@@ -1,0 +1,298 @@
+"""Train, infer, evaluate and export as a user runs them, with good input and bad."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_tf import images, run_folder
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+TINY = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
+
+
+def _command(name, *arguments):
+    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
+
+
+def _run(name, *arguments, cwd=None):
+    return subprocess.run(
+        _command(name, *arguments), env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True
+    )
+
+
+def _ok(name, *arguments, cwd=None):
+    result = _run(name, *arguments, cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def _user_error(result, *words):
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def _weights(run_dir):
+    import keras
+
+    import wsss_tf.models  # noqa: F401, registers the layers
+
+    net = keras.saving.load_model(run_dir / "checkpoints" / "last.keras", compile=False)
+    return {v.path: np.asarray(v.value) for v in net.variables if "seed" not in v.path}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished tiny run, started from another folder than the repository."""
+    folder = tmp_path_factory.mktemp("runs")
+    _ok("train", *TINY, "--run_dir=tiny", cwd=folder)
+    return folder / "tiny"
+
+
+def test_train_leaves_a_run(run_dir):
+    for name in ("config.gin", "class_names.txt", "checkpoints/last.keras"):
+        assert (run_dir / name).is_file()
+    assert "seam_network" not in (run_dir / "config.gin").read_text()  # the overlay's network ran
+    assert "shapes_source.num_train = 12" in (run_dir / "config.gin").read_text()
+
+
+def test_tensorboard_has_losses_pictures_and_the_configuration(run_dir):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    tags = {tag for tags in events.Tags().values() if isinstance(tags, list) for tag in tags}
+    assert {"cams", "config.gin/text_summary", "config.gin"} & tags
+    assert "validation/miou" in tags
+
+
+def test_training_again_changes_nothing(run_dir):
+    before = (run_dir / "checkpoints/last.keras").stat().st_mtime_ns
+    assert "nothing to do" in _ok("train", *TINY, f"--run_dir={run_dir}")
+    assert (run_dir / "checkpoints/last.keras").stat().st_mtime_ns == before
+
+
+def test_infer_then_evaluate(run_dir):
+    out = _ok("infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1")
+    assert "6 written, 0 kept" in out
+    class_ids, cams = run_folder.load_cams(run_dir / "cams", "shapes_val_00000")
+    assert cams.shape == (len(class_ids), 48, 48)
+    assert cams.dtype == np.float16
+    assert 0 <= cams.min() <= cams.max() <= 1
+    label = images.load_mask(run_dir / "pseudo_labels/shapes_val_00000.png")
+    assert set(np.unique(label)) <= {0, *class_ids.tolist()}
+
+    (run_dir / "cams/shapes_val_00003.npz").unlink()
+    assert "1 written, 5 kept" in _ok(
+        "infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1"
+    )
+    out = _ok("evaluate", f"--run_dir={run_dir}", "--split=val")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["num_images"] == 6
+    assert len(metrics["sweep"]) == 60
+    assert 0 < metrics["miou"] < 1
+    assert (run_dir / "report.html").stat().st_size > 10_000
+    assert "report.html" in out
+
+
+def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.jpg")
+    Image.fromarray(rng.integers(0, 255, (20, 31), dtype=np.uint8)).save(tmp_path / "in/sub/b.png")
+    _ok(
+        "infer",
+        f"--run_dir={run_dir}",
+        f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}",
+        "--label_threshold=0",
+    )
+    class_ids, cams = run_folder.load_cams(tmp_path / "out/cams", "sub/b")
+    assert class_ids.tolist() == [1, 2, 3, 4]
+    assert cams.shape == (4, 20, 31)
+    assert images.load_mask(tmp_path / "out/pseudo_labels/a.png").shape == (37, 45)
+
+
+def test_export_gives_the_same_cams_without_the_package(run_dir, tmp_path):
+    import tensorflow as tf
+
+    from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+    from wsss_tf.recipe import load_network
+
+    _ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", "--flip")
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = """
+import io, sys
+import numpy as np, tensorflow as tf
+from PIL import Image
+model = tf.saved_model.load("model")
+pictures = np.load("pictures.npy")
+out = model.signatures["cam"](images=tf.constant(pictures, tf.float32))
+def png(p):
+    f = io.BytesIO(); Image.fromarray(p).save(f, "PNG"); return f.getvalue()
+small = pictures[1, :30, :20]
+both = model.signatures["serving_default"](image_bytes=tf.constant([png(pictures[0]), png(small)]))
+one = model.signatures["cam"](images=tf.constant(small[None], tf.float32))
+empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+assert empty["cams"].shape[0] == 0
+assert not any(name.startswith("wsss_tf") for name in sys.modules)
+np.savez("out.npz", cams=out["cams"], bytes=both["cams"], sizes=both["sizes"], small=one["cams"])
+try:
+    model.signatures["serving_default"](image_bytes=tf.constant([b"no picture"]))
+except tf.errors.InvalidArgumentError:
+    print("refused")
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "refused" in result.stdout
+    expected = MultiScaleCam(load_network(run_dir), "cam_rv", (1.0,), flip=True)
+    with np.load(tmp_path / "out.npz") as out:
+        here = expected(tf.constant(pictures))["cams"].numpy()
+        np.testing.assert_allclose(out["cams"], here, atol=1e-5)
+        np.testing.assert_allclose(out["bytes"][0], here[0], atol=1e-5)
+        np.testing.assert_array_equal(out["sizes"], [[40, 52], [30, 20]])
+        np.testing.assert_allclose(out["bytes"][1, :30, :20], out["small"][0], atol=1e-5)
+        assert not out["bytes"][1, 30:].any()
+    result = _run("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}")
+    _user_error(result, "exists already")
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    # Ten epochs of three steps, dropout on; killed while it works on a later epoch.
+    arguments = (
+        *TINY,
+        "--gin_bindings=Recipe.epochs=10",
+        "--gin_bindings=Recipe.deterministic=True",
+        "--gin_bindings=tiny_network.dropout=0.5",
+        "--gin_bindings=Recipe.validation_split=None",
+    )
+    _ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        _command("train", *arguments, f"--run_dir={killed}"),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 60
+    while not (killed / "checkpoints/step-6.index").is_file() and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "checkpoints/step-30.index").is_file()
+    assert "went on from step" in _ok("train", *arguments, f"--run_dir={killed}")
+    whole, resumed = _weights(tmp_path / "whole"), _weights(killed)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+# === Bad input ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gin_file=gin/nope.gin", "--run_dir=r"], ["gin/nope.gin"]),
+        (["--gin_file=gin/seam.gin"], ["--run_dir"]),
+        ([*TINY, "--run_dir=r", "--gin_bindings=seam_step.rescal=1"], ["rescal"]),
+        ([*TINY, "--run_dir=r", "--no_such_flag"], ["no_such_flag"]),
+        ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.batch_size=40"], ["40", "12 examples"]),
+        ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.train_split='huh'"], ["'huh'"]),
+        ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.require_initial_weights=True"], ["weights"]),
+        (
+            [
+                *TINY,
+                "--run_dir=r",
+                "--gin_bindings=Recipe.devices=['CPU:0','CPU:1','CPU:2']",
+            ],
+            ["batch_size = 4", "3 replicas"],
+        ),
+    ],
+    ids=["file", "run_dir", "binding", "flag", "batch", "split", "weights", "replicas"],
+)
+def test_train_refuses(arguments, words, tmp_path):
+    _user_error(_run("train", *arguments, cwd=tmp_path), *words)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    rate = "--gin_bindings=poly_sgd.learning_rate=1e30"
+    result = _run("train", *TINY, rate, "--run_dir=r", cwd=tmp_path)
+    _user_error(result, "step ", "not finite", "loss_cls")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A user's folder: six pictures and their labels."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "own").mkdir()
+    rows = ["image,labels"]
+    for i in range(6):
+        picture = rng.integers(0, 255, (40 + i, 50, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"own/p{i}.jpg")
+        rows.append(f"p{i}.jpg,{'cat' if i % 2 else 'cat dog'}")
+    (tmp_path / "own/image_labels.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "own"
+
+
+def _folder_arguments(folder):
+    return (
+        *TINY,
+        "--gin_file=gin/data/folder.gin",
+        f"--gin_bindings=folder_source.root='{folder}'",
+        "--gin_bindings=Recipe.train_split='all'",
+        "--gin_bindings=Recipe.validation_split='all'",
+        "--gin_bindings=Recipe.epochs=1",
+        f"--run_dir={folder.parent / 'run'}",
+    )
+
+
+def test_own_pictures_with_a_broken_one(folder):
+    broken = folder / "p3.jpg"
+    broken.write_bytes(broken.read_bytes()[:400])
+    _user_error(_run("train", *_folder_arguments(folder)), "p3", "skip_bad_images")
+    skip = "--gin_bindings=Recipe.skip_bad_images=True"
+    out = _ok("train", *_folder_arguments(folder), skip)
+    run_dir = folder.parent / "run"
+    assert "1 bad image(s)" in out
+    [[name, reason]] = json.loads((run_dir / "bad_images.json").read_text())
+    assert name == "p3"
+    assert reason
+    out = _ok("infer", f"--run_dir={run_dir}", "--split=all", "--scales=1")
+    assert "5 written" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: (f / "p0.jpg").write_bytes(b""), ["p0"]),
+        (lambda f: (f / "image_labels.csv").write_text("image,labels\np1.jpg,cat\n"), ["p0"]),
+        (lambda f: (f / "class_names.txt").write_text("background\ncat\n"), ["dog", "cat"]),
+        (lambda f: f.rename(f.with_name("moved")), ["own"]),
+    ],
+    ids=["empty file", "no labels", "unknown label", "missing folder"],
+)
+def test_own_pictures_that_cannot_be_used(folder, change, words):
+    change(folder)
+    _user_error(_run("train", *_folder_arguments(folder)), *words)

@@ -1,0 +1,118 @@
+"""The stages of a run: data, network and step from a recipe, put together in a run folder."""
+
+import json
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf import run_folder
+from wsss_tf.data import checks, pipeline
+from wsss_tf.errors import UserError
+from wsss_tf.training.devices import make_strategy
+from wsss_tf.training.initial_weights import load_initial_weights
+from wsss_tf.training.loop import fit
+from wsss_tf.validation import make_validation
+
+
+def train(recipe, run_dir):
+    """Train a recipe in a run folder, resuming if it holds a checkpoint.
+
+    Args:
+      recipe: `recipe.Recipe`.
+      run_dir: `pathlib.Path`.
+
+    Raises:
+      UserError: whatever the user can put right; see the modules called.
+    """
+    if recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(recipe.precision)
+    strategy = make_strategy(recipe.devices, recipe.batch_size)
+
+    source = recipe.source(split=recipe.train_split)
+    if not source.has_background and recipe.weakly_supervised:
+        raise UserError(
+            f"{source.name}: its first class is {source.class_names[0]!r}, not 'background', so it "
+            "cannot be learnt from image labels."
+        )
+    if recipe.weakly_supervised:
+        source = source.without_masks()
+    source = checked_source(recipe, source, run_dir, require_labels=recipe.weakly_supervised)
+    augmentation = recipe.augmentation()
+    steps = pipeline.steps_per_epoch(source, recipe.batch_size)
+
+    with strategy.scope():
+        net = recipe.network(num_classes=source.num_classes)
+        _initialise(net, recipe)
+        step = recipe.step(net)
+        step.compile(optimizer=recipe.optimizer(total_steps=steps * recipe.epochs))
+
+    validate = None
+    if recipe.validation_split is not None:
+        val_source = recipe.source(split=recipe.validation_split)
+        val_source = checked_source(recipe, val_source, run_dir)
+        validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
+
+    def batches(first_step):
+        return pipeline.training_batches(
+            source, augmentation, recipe.batch_size, recipe.seed, first_step
+        )
+
+    def after_first_step(writer):
+        config = recipe_lib.save_config(run_dir)
+        with writer.as_default(0):
+            tf.summary.text("config.gin", "\n".join("    " + x for x in config.splitlines()))
+
+    run_folder.write_text(run_dir / "class_names.txt", "\n".join(source.class_names) + "\n")
+    print(
+        f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes; "
+        f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size}; "
+        f"{strategy.num_replicas_in_sync} replica(s)."
+    )
+    first_step = fit(step, batches, steps, recipe.epochs, run_dir, validate, after_first_step)
+    if first_step >= steps * recipe.epochs:
+        print(f"already trained for {first_step} steps; nothing to do.")
+    elif first_step:
+        print(f"went on from step {first_step}.")
+    print(f"network: {run_dir / 'checkpoints' / 'last.keras'}")
+
+
+def _initialise(net, recipe):
+    if recipe.initial_weights is None:
+        if recipe.require_initial_weights:
+            raise UserError(
+                "this recipe starts from pretrained weights: give their file with "
+                "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train from scratch with "
+                "--gin_file=gin/size/small.gin."
+            )
+        return
+    path = recipe_lib.find_weights(recipe.initial_weights)
+    loaded, missing, unused = load_initial_weights(net, path)
+    print(f"initial weights {path}: {len(loaded)} variables loaded.")
+    for what, names in (("kept random", missing), ("not used", unused)):
+        if names:
+            print(f"  {what}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+
+
+def checked_source(recipe, source, run_dir, require_labels=False):
+    """Return the source without bad images, which are recorded in RUN/bad_images.json.
+
+    Raises:
+      UserError: there is a bad image, and the recipe does not say to skip such.
+    """
+    source, bad = checks.check(
+        source,
+        skip_bad_images=recipe.skip_bad_images,
+        cache=pathlib.Path(run_dir) / "checked_images.json",
+        require_labels=require_labels,
+    )
+    if bad:
+        path = pathlib.Path(run_dir) / "bad_images.json"
+        known = json.loads(path.read_text()) if path.is_file() else []
+        merged = {**dict(known), **dict(bad)}
+        run_folder.write_json(path, sorted(merged.items()))
+        print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
+    return source
