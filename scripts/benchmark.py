@@ -96,7 +96,7 @@ def _measure(case):
 
     input_rate = batch / _seconds(lambda: next(batches), 10 * steps)
     train_step = tf.function(step.train_step)
-    train = batch / _seconds(lambda: train_step({k: data[k] for k in data if k != "id"}), steps)
+    train = batch / _seconds(lambda: train_step(data), steps)
     infer_step = tf.function(lambda x: net(x, training=False)["cam_rv"])
     infer = batch / _seconds(lambda: infer_step(data["image"]), steps)
     # Two branches, the second at `rescale` of the size; backward costs twice the forward pass.

@@ -33,6 +33,8 @@ class Recipe:
       precision: Keras dtype policy.
       weakly_supervised: train on image labels; masks are not even read.
       deterministic: bitwise repeatable runs (`tf.config.experimental.enable_op_determinism`).
+      require_labels: an image of the training split without any label is a bad one; False takes it
+        as a picture of background only.
       skip_bad_images: leave unreadable images out (and count them) instead of stopping.
     """
 
@@ -54,6 +56,7 @@ class Recipe:
     precision: str = "float32"
     weakly_supervised: bool = True
     deterministic: bool = False
+    require_labels: bool = True
     skip_bad_images: bool = False
 
 

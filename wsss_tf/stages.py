@@ -40,7 +40,8 @@ def train(recipe, run_dir):
         )
     if recipe.weakly_supervised:
         source = source.without_masks()
-    source = checked_source(recipe, source, run_dir, require_labels=recipe.weakly_supervised)
+    labels_needed = recipe.weakly_supervised and recipe.require_labels
+    source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
     augmentation = recipe.augmentation()
     steps = pipeline.steps_per_epoch(source, recipe.batch_size)
 

@@ -43,9 +43,10 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
         of each global batch, in batches for one replica.
 
     Returns:
-      `tf.data.Dataset` of {key: [B, ...]}: what `augment` returns, "id" string [B], and "uniform"
-      [B, 4] in [0, 1), for random choices of the training step. Step s, slot j depends on the seed,
-      the epoch s // steps_per_epoch and the position in it only.
+      `tf.data.Dataset` of {key: [B, ...]}: what `augment` returns but for strings, "index" int64
+      [B] (positions in the source), and "uniform" [B, 4] in [0, 1), for random choices of the
+      training step. Step s, slot j depends on the seed, the epoch s // steps_per_epoch and the
+      position in it only.
 
     Raises:
       UserError: batch size or seed out of range.
@@ -72,9 +73,11 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
         own_seed = tf.stack([tf.constant(seed, tf.int32), tf.cast(number, tf.int32)])
         augment_seed, step_seed = tf.unstack(tf.random.split(own_seed, num=2))
         loaded = source.load(index)
+        augmented = augment(loaded, augment_seed)
         return {
-            **augment(loaded, augment_seed),
-            "id": loaded["id"],
+            # No strings: replicas cannot take a part of them.
+            **{key: value for key, value in augmented.items() if value.dtype != tf.string},
+            "index": index,
             "uniform": tf.random.stateless_uniform([UNIFORM_DRAWS], step_seed),
         }
 

@@ -21,7 +21,9 @@ from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
 
 CLASS_NAMES = ("background", "cross", "stripes", "ring", "checker")
-_BADGE_COLOURS = np.float64([[0, 0, 0], [200, 30, 40], [20, 140, 60], [30, 60, 200], [190, 110, 0]])
+_BADGE_COLOURS = np.float64(
+    [[90, 90, 90], [200, 30, 40], [170, 30, 170], [30, 60, 200], [190, 110, 0]]
+)
 # One ground hue for each class, and one of nobody.
 _GROUND_COLOURS = np.float64(
     [[128, 128, 128], [96, 150, 96], [150, 110, 80], [96, 130, 165], [150, 140, 90]]
@@ -45,7 +47,7 @@ def _badge_pattern(class_id, u, v):
     if class_id == 1:
         return (np.abs(u) < 0.28) | (np.abs(v) < 0.28)
     if class_id == 2:
-        return np.floor(u * 2.5 + 10) % 2 == 0
+        return np.floor(u * 2 + 10.5) % 2 == 0
     if class_id == 3:
         square = u * u + v * v
         return (square > 0.16) & (square < 0.64)
@@ -76,7 +78,9 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
     """Draw one scene; return (image uint8 [size, size, 3], mask uint8 [size, size])."""
     rng = np.random.RandomState([seed, _STREAMS[stream], index])
     count = 1 + rng.randint(max_objects)
-    classes = 1 + rng.randint(len(CLASS_NAMES) - 1, size=count)
+    # Pretraining pictures may hold a body of no class: else one class could be told by exclusion.
+    lowest = 0 if stream.startswith("pretrain") else 1
+    classes = rng.randint(lowest, len(CLASS_NAMES), size=count)
     ground = classes[0] if rng.random_sample() < ground_correlation else rng.randint(5)
     image = np.empty((size, size, 3))
     image[:] = _GROUND_COLOURS[ground] + (rng.random_sample(3) * 40 - 20)
@@ -104,7 +108,7 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
         y, x = rows - centre[0] - offset[0], columns - centre[1] - offset[1]
         u, v = (x * cosine + y * sine) / badge, (y * cosine - x * sine) / badge
         disc = u * u + v * v < 1
-        pattern = disc & _badge_pattern(class_id, u, v)
+        pattern = disc & _badge_pattern(class_id or 1 + rng.randint(4), u, v)
         body[disc] = 240
         body[pattern] = _BADGE_COLOURS[class_id]
         inside |= disc
@@ -124,17 +128,18 @@ def _scenes(stream, count, seed, size, max_objects, ground_correlation):
 
 def shapes_source(
     split,
-    num_train=2000,
+    num_train=1280,
     num_val=200,
     image_size=96,
     seed=0,
     max_objects=3,
-    ground_correlation=0.6,
+    ground_correlation=0.3,
 ):
     """Draw a split of the embedded data set.
 
     Args:
-      split: "train", "val", "test", or "pretrain"/"pretrain_val" (one object a picture).
+      split: "train", "val", "test", or "pretrain" and "pretrain_val": one object a
+        picture, of one of the classes or of none (then its badge is grey).
       num_train: pictures in "train" and "pretrain".
       num_val: pictures in the other splits.
       image_size: height and width, pixels.
