@@ -22,13 +22,15 @@ _SETTINGS = (
     "Recipe.validation_split=None",
     "Recipe.require_labels=False",  # some show a body of no class
     "Recipe.initial_weights=None",
-    "Recipe.epochs=6",
+    "Recipe.epochs=12",
     "Recipe.seed=1",
     "shapes_source.seed=1",
+    "shapes_source.num_train=2000",
     "shapes_source.ground_correlation=0.0",
     # Down to about half the size, for the branch and the scales that see it smaller.
     "seam_augmentation.min_long_side=56",
-    "seam_augmentation.max_long_side=112",
+    "seam_augmentation.max_long_side=104",
+    "seam_augmentation.crop_size=80",
     "seam_step.siamese=False",
     "poly_adam.learning_rate=2e-3",
     "poly_adam.new_layer_multiplier=1.0",

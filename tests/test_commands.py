@@ -208,6 +208,30 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+def test_voc_pictures_from_labels_to_scores(tmp_path):
+    devkit = ROOT.parent / "shared/data/VOCdevkit"
+    if not devkit.is_dir():
+        pytest.skip("skipped: no shared data")
+    _ok(
+        "train",
+        *TINY,
+        "--gin_bindings=Recipe.source=@voc_source",
+        f"--gin_bindings=voc_source.devkit='{devkit}'",
+        "--gin_bindings=Recipe.train_split='trainaug'",
+        "--gin_bindings=Recipe.batch_size=2",
+        "--gin_bindings=Recipe.epochs=1",
+        "--gin_bindings=Recipe.validation_split=None",
+        f"--run_dir={tmp_path}",
+    )
+    names = (tmp_path / "class_names.txt").read_text().splitlines()
+    assert names[:2] == ["background", "aeroplane"]
+    _ok("infer", f"--run_dir={tmp_path}", "--split=train", "--scales=0.5,1")
+    _ok("evaluate", f"--run_dir={tmp_path}", "--split=train")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["split"] == "train"
+    assert set(metrics["iou"]) == set(names)
+
+
 # === Bad input ===
 
 
