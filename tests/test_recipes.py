@@ -1,0 +1,78 @@
+"""The gin files: the papers' settings, overlays in order, and errors that name what is wrong."""
+
+import pathlib
+
+import gin
+import pytest
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
+from wsss_tf.models.seam import NEW_LAYERS
+from wsss_tf.training.initial_weights import load_initial_weights
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def test_seam_is_the_papers_recipe():
+    recipe = recipe_lib.load(["gin/seam.gin"])
+    assert (recipe.batch_size, recipe.epochs, recipe.train_split) == (8, 8, "trainaug")
+    assert recipe.require_initial_weights
+    optimizer = recipe.optimizer(total_steps=10576)
+    assert optimizer.momentum == 5e-4
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+    assert optimizer.rules[0][1:] == (10.0, 5e-4)
+    query = gin.query_parameter
+    assert query("seam_step.rescale") == 0.3
+    assert query("seam_augmentation.crop_size") == 448
+
+
+def test_cam_differs_from_seam_in_method_only(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # recipes are found from any folder
+    recipe = recipe_lib.load(["gin/cam.gin"])
+    assert recipe.cam_output == "cam"
+    assert gin.query_parameter("seam_step.siamese") is False
+    assert recipe.batch_size == 8
+
+
+@pytest.mark.parametrize("method", ["seam", "cam"])
+@pytest.mark.parametrize("data", ["shapes", "folder"])
+def test_overlays_override_in_order(method, data):
+    files = [f"gin/{method}.gin", f"gin/data/{data}.gin", "gin/size/small.gin"]
+    recipe = recipe_lib.load(files, ["Recipe.batch_size=5"])
+    assert recipe.batch_size == 5
+    assert not recipe.require_initial_weights
+    assert recipe.source.__name__ == f"{data}_source"
+    assert recipe.train_split == "train"
+
+
+def test_shipped_weights_fit_the_small_network():
+    recipe = recipe_lib.load(["gin/seam.gin", "gin/data/shapes.gin", "gin/size/small.gin"])
+    net = recipe.network(num_classes=3)
+    path = recipe_lib.find_weights(recipe.initial_weights)
+    loaded, missing, unused = load_initial_weights(net, path)
+    assert unused == []
+    assert {name.split("/")[-2] for name in missing} == set(NEW_LAYERS)
+    assert len(loaded) + len(missing) == len([v for v in net.variables if "seed" not in v.path])
+
+
+@pytest.mark.parametrize(
+    ("files", "bindings", "words"),
+    [
+        ([], [], "no --gin_file"),
+        (["gin/nope.gin"], [], "gin/nope.gin"),
+        (["gin/seam.gin"], ["Recipe.batchsize=1"], "batchsize"),
+        (["gin/seam.gin"], ["nothing.here=1"], "nothing.here|'nothing'|nothing"),
+        (["gin/data/shapes.gin"], [], "network|augmentation"),
+    ],
+    ids=["none", "missing", "parameter", "configurable", "overlay alone"],
+)
+def test_errors_name_what_is_wrong(files, bindings, words):
+    with pytest.raises(UserError, match=words):
+        recipe_lib.load(files, bindings)
+
+
+def test_every_recipe_says_how_it_is_run():
+    for path in (ROOT / "gin").glob("*.gin"):
+        head = path.read_text().split("from __gin__")[0]
+        assert "python -m wsss_tf.train" in head
+        assert "Reported" in head
