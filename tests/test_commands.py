@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,35 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_two_replicas_train_as_one(tmp_path):
+    # A process each: TensorFlow keeps what a strategy has once summed for the whole process.
+    outputs = {}
+    for devices in ("'one'", "['CPU:0','CPU:1']"):
+        run_dir = tmp_path / str(len(outputs))
+        outputs[run_dir] = _ok(
+            "train",
+            *TINY,
+            f"--gin_bindings=Recipe.devices={devices}",
+            "--gin_bindings=Recipe.epochs=7",  # 21 steps
+            "--gin_bindings=Recipe.validation_split=None",
+            f"--run_dir={run_dir}",
+        )
+    (one, one_text), (two, two_text) = outputs.items()
+    assert "1 replica(s)" in one_text
+    assert "2 replica(s)" in two_text
+    losses = [
+        np.float64([re.findall(r"(?<= )loss\w*: ([\d.e+-]+)", text)])
+        for text in (one_text, two_text)
+    ]
+    assert losses[0].size == 7 * 5
+    np.testing.assert_allclose(losses[1], losses[0], atol=2e-4)  # the log has four digits
+    one, two = _weights(one), _weights(two)
+    difference = max(np.abs(one[name] - two[name]).max() for name in one)
+    print(f"largest difference of a weight after 21 steps: {difference:.1e}")
+    # Float32 sums in another order, carried through the steps.
+    assert difference < 5e-5
 
 
 def test_voc_pictures_from_labels_to_scores(tmp_path):

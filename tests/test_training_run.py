@@ -6,9 +6,6 @@ import pytest
 import tensorflow as tf
 from tiny_network import tiny_network
 
-from wsss_tf.data.pipeline import training_batches
-from wsss_tf.data.shapes import shapes_source
-from wsss_tf.data.transforms import seam_augmentation
 from wsss_tf.errors import UserError
 from wsss_tf.training.callbacks import StopOnNonFinite
 from wsss_tf.training.checkpoints import Checkpoints
@@ -120,31 +117,3 @@ def test_non_finite_loss_names_the_terms():
     callback.on_train_batch_end(0, {"loss": 1.0})
     with pytest.raises(UserError, match=r"step 0: .*loss_er nan"):
         callback.on_train_batch_end(0, {"loss_er": float("nan"), "loss": float("nan")})
-
-
-def _twenty_steps(devices):
-    keras.utils.set_random_seed(0)
-    source = shapes_source("train", num_train=24, image_size=32)
-    augment = seam_augmentation(28, 40, 32)
-    with make_strategy(devices, 4).scope():
-        step = _step(num_classes=4)
-    losses = []
-    record = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: losses.append(dict(logs)))
-    # One step an epoch, so that the log holds each step's own losses.
-    batches = training_batches(source, augment, 4, seed=3)
-    step.fit(batches, epochs=20, steps_per_epoch=1, verbose=0, shuffle=False, callbacks=[record])
-    return losses, {v.path: np.asarray(v.value) for v in step.net.trainable_variables}
-
-
-def test_two_replicas_train_as_one():
-    one_losses, one = _twenty_steps("one")
-    two_losses, two = _twenty_steps(["CPU:0", "CPU:1"])
-    assert len(one_losses) == 20
-    for a, b in zip(one_losses, two_losses):
-        assert a.keys() == b.keys() == {"loss", "loss_cls", "loss_rvmin", "loss_er", "loss_ecr"}
-        for name in a:
-            # Float32 sums in another order, carried through 20 steps with momentum.
-            assert abs(a[name] - b[name]) < 5e-5
-    difference = max(np.abs(one[name] - two[name]).max() for name in one)
-    print(f"largest difference of a weight after 20 steps: {difference:.1e}")
-    assert difference < 5e-5

@@ -50,6 +50,8 @@ def train(recipe, run_dir):
         _initialise(net, recipe)
         step = recipe.step(net)
         step.compile(optimizer=recipe.optimizer(total_steps=steps * recipe.epochs))
+        # Its slots must be made under the scope, and be there before a checkpoint is restored.
+        step.optimizer.build(net.trainable_variables)
 
     validate = None
     if recipe.validation_split is not None:
