@@ -25,7 +25,8 @@ class Recipe:
       batch_size: examples in a global batch.
       epochs: passes over the training split.
       seed: of initial weights, order and augmentation.
-      initial_weights: `.weights.h5` or `.keras` file to start from; None to start from scratch.
+      initial_weights: `.npz`, `.keras` or `.weights.h5` file to start from, or "package:NAME" for
+        one that comes with the package; None to start from random values.
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores.
       validation_images: how many validation images to score after each epoch, spread evenly.

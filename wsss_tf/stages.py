@@ -50,8 +50,6 @@ def train(recipe, run_dir):
         _initialise(net, recipe)
         step = recipe.step(net)
         step.compile(optimizer=recipe.optimizer(total_steps=steps * recipe.epochs))
-        # Its slots must be made under the scope, and be there before a checkpoint is restored.
-        step.optimizer.build(net.trainable_variables)
 
     validate = None
     if recipe.validation_split is not None:
@@ -88,7 +86,7 @@ def _initialise(net, recipe):
         if recipe.require_initial_weights:
             raise UserError(
                 "this recipe starts from pretrained weights: give their file with "
-                "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train from scratch with "
+                "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
                 "--gin_file=gin/size/small.gin."
             )
         return

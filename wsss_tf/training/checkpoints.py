@@ -23,8 +23,6 @@ class Checkpoints:
         self.net = step.net
         self.optimizer = step.optimizer
         self.folder = pathlib.Path(folder)
-        # Slots exist only once the optimizer is built; restoring earlier would lose them silently.
-        self.optimizer.build(self.net.trainable_variables)
         self.best = tf.Variable(-1.0, dtype=tf.float32, trainable=False, name="best_miou")
         # Keras leaves the states of its seed generators out of what TensorFlow tracks.
         seeds = [v.value for v in self.net.variables if "seed" in v.path]

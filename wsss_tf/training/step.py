@@ -28,6 +28,14 @@ class TrainingStep(keras.Model):
         """One mean per term: a replica's own value in the log would be an average of replicas."""
         return list(self.trackers.values())
 
+    def compile(self, optimizer, **kwargs):
+        """Compile, under the strategy's scope, and make the optimizer's slots there at once.
+
+        They must be there before a checkpoint is restored, which would else lose them silently.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.net.trainable_variables)
+
     def loss_terms(self, batch):
         """Return {name: [B] float32} for the names in `term_names`."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss_terms.")
