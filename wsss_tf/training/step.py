@@ -5,6 +5,28 @@ import tensorflow as tf
 from keras import ops
 
 
+def global_mean(total, count, epsilon=0.0):
+    """Return per-example terms whose mean over the global batch is a mean over what was counted.
+
+    For losses that are averaged over valid pixels or pairs: replicas, and examples, hold different
+    numbers of those, so an average of their averages would be another number.
+
+    Args:
+      total: float32 [B], sums over what counts of each of this replica's examples.
+      count: float32 [B], how much that is; no gradient flows into it.
+      epsilon: added to the global count, where the reference does so.
+
+    Returns:
+      float32 [B]; its mean over the global batch is sum(total) / (sum(count) + epsilon), with both
+      sums over all replicas, and 0 where nothing counts.
+    """
+    context = tf.distribute.get_replica_context()
+    counted = ops.sum(ops.stop_gradient(ops.cast(count, "float32")))
+    examples = ops.cast(ops.shape(total)[0], "float32")
+    counted, examples = context.all_reduce("sum", [counted, examples])
+    return total * tf.math.divide_no_nan(examples, counted + epsilon)
+
+
 class TrainingStep(keras.Model):
     """Base of the training steps: `train_step` from a method's `loss_terms`.
 
