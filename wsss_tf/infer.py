@@ -37,6 +37,10 @@ _LABEL_THRESHOLD = flags.DEFINE_float(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
+_CRF = flags.DEFINE_bool("crf", False, "Run the dense CRF on the CAMs: crf_low/, crf_high/.")
+_CRF_PROCESSES = flags.DEFINE_integer(
+    "crf_processes", None, "Processes for the dense CRF; default: one a processor core.", 1
+)
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
 )
@@ -84,6 +88,12 @@ def main():
         overwrite=_OVERWRITE.value,
     )
     print(f"{written} written, {kept} kept: {output / 'cams'}, {output / 'pseudo_labels'}")
+    if _CRF.value:
+        from wsss_tf.inference.crf_stage import crf_source
+
+        processes, overwrite = _CRF_PROCESSES.value, _OVERWRITE.value
+        written, kept = crf_source(source, output, processes, overwrite=overwrite)
+        print(f"dense CRF: {written} written, {kept} kept: {output / 'crf_low'}, crf_high")
 
 
 if __name__ == "__main__":
