@@ -42,6 +42,8 @@ def train(recipe, run_dir):
         source = source.without_masks()
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
+    if recipe.prepare_source is not None:
+        source = recipe.prepare_source(source)
     augmentation = recipe.augmentation()
     steps = pipeline.steps_per_epoch(source, recipe.batch_size)
 
@@ -52,7 +54,7 @@ def train(recipe, run_dir):
         step.compile(optimizer=recipe.optimizer(total_steps=steps * recipe.epochs))
 
     validate = None
-    if recipe.validation_split is not None:
+    if recipe.validation_split is not None and recipe.validation_images:
         val_source = recipe.source(split=recipe.validation_split)
         val_source = checked_source(recipe, val_source, run_dir)
         validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
