@@ -2,6 +2,8 @@
 
   python -m wsss_tf.infer --run_dir=RUN --split=train
   python -m wsss_tf.infer --run_dir=RUN --input=FOLDER --output=FOLDER2
+  python -m wsss_tf.infer --run_dir=RUN --split=train --crf                       and the dense CRF
+  python -m wsss_tf.infer --run_dir=RUN --split=train --random_walk --affinity_run=RUN2
 
 Files that are already there are kept, so an interrupted command can be run again.
 """
@@ -41,6 +43,18 @@ _CRF = flags.DEFINE_bool("crf", False, "Run the dense CRF on the CAMs: crf_low/,
 _CRF_PROCESSES = flags.DEFINE_integer(
     "crf_processes", None, "Processes for the dense CRF; default: one a processor core.", 1
 )
+_RANDOM_WALK = flags.DEFINE_bool(
+    "random_walk", False, "Spread the CAMs by a random walk: pseudo_labels/ of --affinity_run."
+)
+_AFFINITY_RUN = flags.DEFINE_string(
+    "affinity_run", None, "Run of gin/affinity.gin; with --random_walk --output replaces it."
+)
+_BACKGROUND_POWER = flags.DEFINE_float(
+    "background_power", 6, "Random walk: power of the background score (1 - strongest class).", 0
+)
+_AFFINITY_POWER = flags.DEFINE_float("affinity_power", 8, "Random walk: power of affinities.", 0)
+_WALK_STEPS = flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0)
+_WALK_CRF = flags.DEFINE_bool("walk_crf", False, "Random walk: refine by one CRF iteration.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
 )
@@ -52,6 +66,8 @@ def main():
         raise UserError("--run_dir is missing: a folder that wsss_tf.train made.")
     if bool(_SPLIT.value) == bool(_INPUT.value):
         raise UserError("give either --split or --input.")
+    if _RANDOM_WALK.value != bool(_AFFINITY_RUN.value):
+        raise UserError("--random_walk and --affinity_run=RUN go together.")
     from wsss_tf import recipe as recipe_lib
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.inference.label import label_source
@@ -64,6 +80,8 @@ def main():
     net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
     class_names = recipe_lib.load_class_names(run_dir)
     output = pathlib.Path(_OUTPUT.value or run_dir)
+    if _RANDOM_WALK.value:  # --output is for the walk's labels, which the CAMs' must not replace
+        output = run_dir if _SPLIT.value else output / "cam_stage"
     if _INPUT.value:
         source = pictures_source(_INPUT.value, class_names)
     else:
@@ -77,6 +95,9 @@ def main():
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
+    affinity = _load_affinity(
+        cam_run=output
+    )  # before hours of work, and after the run's own recipe
     compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
     written, kept = label_source(
         compute,
@@ -94,6 +115,46 @@ def main():
         processes, overwrite = _CRF_PROCESSES.value, _OVERWRITE.value
         written, kept = crf_source(source, output, processes, overwrite=overwrite)
         print(f"dense CRF: {written} written, {kept} kept: {output / 'crf_low'}, crf_high")
+    if affinity is not None:
+        _random_walk(affinity, source, cam_run=output)
+
+
+def _load_affinity(cam_run):
+    """Return the network of --affinity_run, ready to be used; None where no walk is wanted."""
+    if not _RANDOM_WALK.value:
+        return None
+    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.inference.random_walk import PairAffinity
+
+    run = pathlib.Path(_AFFINITY_RUN.value)
+    if not (run / "config.gin").is_file():
+        raise UserError(f"--affinity_run={run}: no config.gin in it; train gin/affinity.gin first.")
+    if pathlib.Path(_OUTPUT.value or run).resolve() == cam_run.resolve():
+        raise UserError(f"--output={_OUTPUT.value}: holds the labels of the CAMs; choose another.")
+    net = recipe_lib.load_network(run)
+    if "features" not in net.output:
+        raise UserError(f"--affinity_run={run}: is no run of gin/affinity.gin.")
+    return PairAffinity(net, recipe_lib.load_run(run).step(net).radius)
+
+
+def _random_walk(affinity, source, cam_run):
+    from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
+    from wsss_tf.inference.random_walk import walk_source
+
+    output = pathlib.Path(_OUTPUT.value or _AFFINITY_RUN.value)
+    written, kept = walk_source(
+        affinity,
+        source,
+        cam_run,
+        output,
+        background_power=_BACKGROUND_POWER.value,
+        affinity_power=_AFFINITY_POWER.value,
+        steps=_WALK_STEPS.value,
+        crf=RANDOM_WALK_CRF if _WALK_CRF.value else None,
+        batch_size=_BATCH_SIZE.value,
+        overwrite=_OVERWRITE.value,
+    )
+    print(f"random walk: {written} written, {kept} kept: {output / 'pseudo_labels'}")
 
 
 if __name__ == "__main__":

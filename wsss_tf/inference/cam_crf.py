@@ -1,11 +1,10 @@
 """The dense CRF on the CAMs of one picture: what a worker process does. No TensorFlow."""
 
-import zipfile
-
 import numpy as np
 
 from wsss_tf import png, run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.inference import cam_files
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 
 # Powers of the background score, by folder. With the low one the background scores more, so that
@@ -49,23 +48,13 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
     Raises:
       UserError: a broken CAM file, or one of another image size.
     """
-    path = run_folder.cam_path(run_dir / "cams", image_id)
-    try:
-        class_ids, cams = run_folder.load_cams(run_dir / "cams", image_id)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read as a CAM file: {error}; delete it and infer again."
-        ) from error
-    if cams.shape[1:] != image.shape[:2]:
-        raise UserError(
-            f"{path}: its CAMs are {'x'.join(map(str, cams.shape[1:]))}, the image is "
-            f"{'x'.join(map(str, image.shape[:2]))} (height x width); infer with --overwrite."
-        )
+    class_ids, cams = cam_files.load(run_dir, image_id, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
     for name, power in (powers or BACKGROUND_POWERS).items():
         try:
             marginals = dense_crf(crf_probs(cams, power), image, parameters)
         except ValueError as error:
+            path = run_folder.cam_path(run_dir / "cams", image_id)
             raise UserError(f"{path}: {error} Delete it and infer again.") from error
         label = ids[marginals.argmax(axis=-1)]
         png.save_mask(run_folder.crf_label_path(run_dir, name, image_id), label)

@@ -44,7 +44,7 @@ def label_source(
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
     with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
-        for batch in _batches(source, todo, batch_size):
+        for batch in equal_size_batches(source, todo, batch_size):
             outputs = compute(np.stack([image for _, image in batch]))
             cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
             for row, (position, _) in enumerate(batch):
@@ -61,8 +61,8 @@ def label_source(
     return len(todo), kept
 
 
-def _batches(source, positions, batch_size):
-    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size."""
+def equal_size_batches(source, positions, batch_size):
+    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size, in order."""
     if not positions:
         return
     chosen = tf.constant(positions, tf.int64)
