@@ -66,8 +66,7 @@ def main():
         raise UserError("--run_dir is missing: a folder that wsss_tf.train made.")
     if bool(_SPLIT.value) == bool(_INPUT.value):
         raise UserError("give either --split or --input.")
-    if _RANDOM_WALK.value != bool(_AFFINITY_RUN.value):
-        raise UserError("--random_walk and --affinity_run=RUN go together.")
+    _check_random_walk()
     from wsss_tf import recipe as recipe_lib
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.inference.label import label_source
@@ -119,7 +118,20 @@ def main():
         _random_walk(affinity, source, cam_run=output)
 
 
-def _load_affinity(cam_run):
+def _check_random_walk():
+    if _RANDOM_WALK.value != bool(_AFFINITY_RUN.value):
+        raise UserError("--random_walk and --affinity_run=RUN go together.")
+    if not _RANDOM_WALK.value:
+        return
+    run = pathlib.Path(_AFFINITY_RUN.value)
+    if not (run / "config.gin").is_file():
+        raise UserError(f"--affinity_run={run}: no config.gin in it; train gin/affinity.gin first.")
+    output = pathlib.Path(_OUTPUT.value or run)
+    if output.resolve() == pathlib.Path(_RUN_DIR.value).resolve():
+        raise UserError(f"{output}: holds the labels of the CAMs; choose another --output.")
+
+
+def _load_affinity():
     """Return the network of --affinity_run, ready to be used; None where no walk is wanted."""
     if not _RANDOM_WALK.value:
         return None
@@ -127,10 +139,6 @@ def _load_affinity(cam_run):
     from wsss_tf.inference.random_walk import PairAffinity
 
     run = pathlib.Path(_AFFINITY_RUN.value)
-    if not (run / "config.gin").is_file():
-        raise UserError(f"--affinity_run={run}: no config.gin in it; train gin/affinity.gin first.")
-    if pathlib.Path(_OUTPUT.value or run).resolve() == cam_run.resolve():
-        raise UserError(f"--output={_OUTPUT.value}: holds the labels of the CAMs; choose another.")
     net = recipe_lib.load_network(run)
     if "features" not in net.output:
         raise UserError(f"--affinity_run={run}: is no run of gin/affinity.gin.")
