@@ -155,8 +155,8 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
         f"--output={tmp_path}",
         "--scales=1",
         "--noflip",
-        "--gin_bindings=shapes_source.num_train=40",
-        "--gin_bindings=shapes_source.image_size=160",
+        "--gin_bindings=shapes_source.num_train=24",
+        "--gin_bindings=shapes_source.image_size=128",
         "--crf",
         "--crf_processes=2",
     )
@@ -166,7 +166,7 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(tmp_path.glob("crf_high/*.png")):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -179,13 +179,13 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     done = {path.stem for path in tmp_path.glob("crf_high/*.png") if path.name[0] != "."}
-    assert 0 < len(done) < 40
+    assert 0 < len(done) < 24
     out = ok("infer", *arguments)
-    assert f"dense CRF: {40 - len(done)} written, {len(done)} kept" in out
+    assert f"dense CRF: {24 - len(done)} written, {len(done)} kept" in out
     for path in tmp_path.glob("crf_*/[!.]*.png"):
         if not path.parent.name.endswith("_labels"):
             png.load_probabilities(path)
-    assert len(list(tmp_path.glob("crf_high/[!.]*.png"))) == 40
+    assert len(list(tmp_path.glob("crf_high/[!.]*.png"))) == 24
 
 
 def test_mistakes_end_in_one_line(folder, tmp_path):

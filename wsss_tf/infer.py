@@ -94,9 +94,8 @@ def main():
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
-    affinity = _load_affinity(
-        cam_run=output
-    )  # before hours of work, and after the run's own recipe
+    # Before hours of work; after the run's own recipe, which it replaces as what gin knows.
+    affinity = _load_affinity()
     compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
     written, kept = label_source(
         compute,
