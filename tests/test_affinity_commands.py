@@ -14,6 +14,8 @@ from PIL import Image
 
 from wsss_tf import images, png, run_folder
 
+pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 SEAM = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")

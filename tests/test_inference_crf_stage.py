@@ -14,6 +14,8 @@ from wsss_tf.inference.crf_stage import crf_source
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.process_pool import map_in_processes
 
+pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+
 SIZES = [(14, 22), (17, 9), (14, 22)]
 CLASS_IDS = [[1, 3], [2], []]
 

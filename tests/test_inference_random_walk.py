@@ -141,6 +141,7 @@ def test_picture_without_classes_is_background():
 
 
 def test_crf_runs_on_the_padded_picture(walked):
+    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     data, affinity = walked
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 101, 3), dtype=np.uint8)

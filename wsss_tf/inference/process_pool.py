@@ -16,7 +16,8 @@ def map_in_processes(function, arguments, processes=None):
 
     Args:
       function: of a module (not a lambda), which its workers import; what that module imports
-        decides how fast they start, so keep TensorFlow out of it.
+        decides how fast they start, so keep TensorFlow out of it. They also load the script that
+        was started, which must do its work under `if __name__ == "__main__"`.
       arguments: iterable of tuples, read only a little ahead of the results: pictures need not fit
         in memory together.
       processes: how many; None for one a processor core, 1 for no other process at all.

@@ -18,20 +18,19 @@ STRIDE = 8
 _MEAN_COLOUR = np.floor(255 * np.float32(ops.IMAGENET_MEAN)).astype(np.uint8)
 
 
-class PairAffinity(tf.Module):
+class PairAffinity:
     """Affinities of neighbouring pixels, for batches of pictures of any size.
 
     Args:
       net: `models.affinitynet.affinity_network`.
       radius: as it was trained with, pixels of the feature map; less on smaller maps.
 
-    Call: `module(pictures uint8 [B, H, W, 3])` returns `affinity` float32 [B, O, M] (as
+    Call: `compute(pictures uint8 [B, H, W, 3])` returns `affinity` float32 [B, O, M] (as
     `ops.pairwise_affinity`) and (h, w, radius) of the map, h = ceil(H / 8) and w = ceil(W / 8):
     pictures are padded to the right and below, with the mean colour.
     """
 
     def __init__(self, net, radius=5):
-        super().__init__()
         self.net = net
         self.radius = radius
         self._functions = {}
