@@ -61,10 +61,10 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
         png.save_probabilities(run_folder.crf_path(run_dir, name, image_id), ids, marginals)
 
 
-def is_refined(run_dir, image_id, powers=None):
+def is_refined(run_dir, image_id):
     """Return whether `refine` has run on an image's CAMs as they are now."""
     newest_input = run_folder.cam_path(run_dir / "cams", image_id).stat().st_mtime_ns
-    for name in powers or BACKGROUND_POWERS:
+    for name in BACKGROUND_POWERS:
         for path in (run_folder.crf_path, run_folder.crf_label_path):
             file = path(run_dir, name, image_id)
             if not file.is_file() or file.stat().st_mtime_ns < newest_input:
