@@ -1,18 +1,22 @@
 """Imports inside the package point one way only, and TensorFlow and gin stay where they belong."""
 
 import ast
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "wsss_tf"
 
 # What each part may import of the package, besides itself.
-_FILES = {"errors", "images", "run_folder"}
+_FILES = {"errors", "images", "png", "run_folder"}
 ALLOWED = {
     "errors": set(),
     "run_folder": {"errors"},
-    "images": {"errors", "run_folder"},
+    "png": {"errors", "run_folder"},
+    "images": {"errors", "png", "run_folder"},
     "ops": set(),
     "layers": {"ops"},
     "losses": {"ops"},
@@ -86,6 +90,16 @@ def test_networks_are_free_of_tensorflow():
         if importer in WITHOUT_TENSORFLOW and imported[0] in ("tensorflow", "tf")
     }
     assert found == {("ops.py", "resize_bilinear")}
+
+
+@pytest.mark.parametrize("name", ["png", "run_folder", "inference.dense_crf", "inference.cam_crf"])
+def test_worker_processes_start_without_tensorflow(name):
+    code = f"import sys, wsss_tf.{name}; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["False", "False"], result.stderr
 
 
 def test_gin_stays_at_the_edge():

@@ -82,6 +82,33 @@ def test_truth_may_come_from_another_source():
         recipe.source(split="train")
 
 
+def test_affinity_is_the_papers_recipe():
+    recipe = recipe_lib.load(["gin/affinity.gin"])
+    assert (recipe.batch_size, recipe.epochs, recipe.train_split) == (8, 8, "trainaug")
+    assert recipe.require_initial_weights
+    optimizer = recipe.optimizer(total_steps=10576)
+    assert optimizer.momentum == 5e-4
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+    assert "f8_5" in optimizer.rules[0][0]
+    assert gin.query_parameter("affinity_augmentation.crop_size") == 448
+
+
+@pytest.mark.parametrize("data", ["shapes", "folder"])
+def test_affinity_takes_the_overlays_of_data_sets(data):
+    files = ["gin/affinity.gin", f"gin/data/{data}.gin", "gin/size/small_affinity.gin"]
+    recipe = recipe_lib.load(files)
+    assert recipe.source.__name__ == f"{data}_source"
+    assert recipe.prepare_source.__name__ == "with_crf_maps"
+    assert not recipe.validation_images  # though the overlay names a split
+    net = recipe.network(num_classes=4)
+    loaded, missing, unused = load_initial_weights(
+        net, recipe_lib.find_weights(recipe.initial_weights)
+    )
+    assert unused == []
+    assert {name.split("/")[-2] for name in missing} == {"f8_3", "f8_4", "f8_5", "f9"}
+    assert recipe.optimizer(total_steps=9).rules[0][1] == 3.0
+
+
 @pytest.mark.parametrize("method", ["seam", "cam", "deeplab"])
 @pytest.mark.parametrize("data", ["shapes", "folder"])
 def test_overlays_override_in_order(method, data):

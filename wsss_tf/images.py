@@ -1,4 +1,4 @@
-"""Pictures and index masks, in and out: decoding inside a graph, palette PNGs with Pillow.
+"""Pictures and index masks: decoding inside a graph, and with Pillow.
 
 The graph decoders use stock TensorFlow ops only, so that training, inference and the exported
 SavedModel read a file in the same way, and the SavedModel needs no Python.
@@ -12,24 +12,12 @@ import tensorflow as tf
 from PIL import Image
 
 from wsss_tf.errors import UserError
-from wsss_tf.run_folder import atomic_path
+from wsss_tf.png import palette as palette
+from wsss_tf.png import save_mask as save_mask
 
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024
 _ORIENTATION_TAG = 0x0112
-
-
-def palette():
-    """Return the PASCAL VOC colours, uint8 [256, 3].
-
-    Bits 0, 1, 2 of the index go into red, green, blue from the top bit down, then the next three.
-    """
-    index = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
 
 
 # === Pictures ===
@@ -271,29 +259,6 @@ def _as_grey_png(contents, header):
         tf.strings.substr(contents, data, size - data),
     ]
     return tf.strings.join(parts)
-
-
-def save_mask(path, mask):
-    """Write an index mask atomically as a palette PNG with the VOC colours.
-
-    Args:
-      path: file to write; missing folders are made.
-      mask: integer [h, w], values 0..255.
-
-    Raises:
-      ValueError: `mask` is not such an array.
-    """
-    mask = np.asarray(mask)
-    fits = mask.ndim == 2 and mask.size and np.issubdtype(mask.dtype, np.integer)
-    if not fits or mask.min() < 0 or mask.max() > 255:
-        raise ValueError(
-            f"a mask must be [h, w] of integers 0..255, not {mask.dtype} {list(mask.shape)}."
-        )
-    height, width = mask.shape
-    picture = Image.frombytes("P", (width, height), mask.astype(np.uint8).tobytes())
-    picture.putpalette(palette().tobytes())
-    with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG")
 
 
 def load_mask(path):

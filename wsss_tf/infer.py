@@ -2,6 +2,8 @@
 
   python -m wsss_tf.infer --run_dir=RUN --split=train
   python -m wsss_tf.infer --run_dir=RUN --input=FOLDER --output=FOLDER2
+  python -m wsss_tf.infer --run_dir=RUN --split=train --crf                       and the dense CRF
+  python -m wsss_tf.infer --run_dir=RUN --split=train --random_walk --affinity_run=RUN2
 
 A run on image labels gives class activation maps (cams/) and pseudo_labels/; a network that
 predicts masks gives predictions/, palette PNGs with values 0..K-1. Files that are already there are
@@ -48,6 +50,22 @@ _LABEL_THRESHOLD = flags.DEFINE_float(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
+_CRF = flags.DEFINE_bool("crf", False, "Run the dense CRF on the CAMs: crf_low/, crf_high/.")
+_CRF_PROCESSES = flags.DEFINE_integer(
+    "crf_processes", None, "Processes for the dense CRF; default: one a processor core.", 1
+)
+_RANDOM_WALK = flags.DEFINE_bool(
+    "random_walk", False, "Spread the CAMs by a random walk: pseudo_labels/ of --affinity_run."
+)
+_AFFINITY_RUN = flags.DEFINE_string(
+    "affinity_run", None, "Run of gin/affinity.gin; with --random_walk --output replaces it."
+)
+_BACKGROUND_POWER = flags.DEFINE_float(
+    "background_power", 6, "Random walk: power of the background score (1 - strongest class).", 0
+)
+_AFFINITY_POWER = flags.DEFINE_float("affinity_power", 8, "Random walk: power of affinities.", 0)
+_WALK_STEPS = flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0)
+_WALK_CRF = flags.DEFINE_bool("walk_crf", False, "Random walk: refine by one CRF iteration.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
 )
@@ -59,6 +77,7 @@ def main():
         raise UserError("--run_dir is missing: a folder that wsss_tf.train made.")
     if bool(_SPLIT.value) == bool(_INPUT.value):
         raise UserError("give either --split or --input.")
+    _check_random_walk()
     from wsss_tf import recipe as recipe_lib
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.stages import checked_source
@@ -70,6 +89,8 @@ def main():
     net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
     class_names = recipe_lib.load_class_names(run_dir)
     output = pathlib.Path(_OUTPUT.value or run_dir)
+    if _RANDOM_WALK.value:  # --output is for the walk's labels, which the CAMs' must not replace
+        output = run_dir if _SPLIT.value else output / "cam_stage"
     if _INPUT.value:
         source = pictures_source(_INPUT.value, class_names)
     else:
@@ -103,6 +124,8 @@ def _infer_cams(recipe, net, source, output, scales):
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
+    # Before hours of work; after the run's own recipe, which it replaces as what gin knows.
+    affinity = _load_affinity()
     compute = MultiScaleCam(net, cam_output, scales or SCALES, _FLIP.value is not False)
     written, kept = label_source(
         compute,
@@ -114,6 +137,61 @@ def _infer_cams(recipe, net, source, output, scales):
         overwrite=_OVERWRITE.value,
     )
     print(f"{written} written, {kept} kept: {output / 'cams'}, {output / 'pseudo_labels'}")
+    if _CRF.value:
+        from wsss_tf.inference.crf_stage import crf_source
+
+        processes, overwrite = _CRF_PROCESSES.value, _OVERWRITE.value
+        written, kept = crf_source(source, output, processes, overwrite=overwrite)
+        print(f"dense CRF: {written} written, {kept} kept: {output / 'crf_low'}, crf_high")
+    if affinity is not None:
+        _random_walk(affinity, source, cam_run=output)
+
+
+def _check_random_walk():
+    if _RANDOM_WALK.value != bool(_AFFINITY_RUN.value):
+        raise UserError("--random_walk and --affinity_run=RUN go together.")
+    if not _RANDOM_WALK.value:
+        return
+    run = pathlib.Path(_AFFINITY_RUN.value)
+    if not (run / "config.gin").is_file():
+        raise UserError(f"--affinity_run={run}: no config.gin in it; train gin/affinity.gin first.")
+    output = pathlib.Path(_OUTPUT.value or run)
+    if output.resolve() == pathlib.Path(_RUN_DIR.value).resolve():
+        raise UserError(f"{output}: holds the labels of the CAMs; choose another --output.")
+
+
+def _load_affinity():
+    """Return the network of --affinity_run, ready to be used; None where no walk is wanted."""
+    if not _RANDOM_WALK.value:
+        return None
+    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.inference.random_walk import PairAffinity
+
+    run = pathlib.Path(_AFFINITY_RUN.value)
+    net = recipe_lib.load_network(run)
+    if "features" not in net.output:
+        raise UserError(f"--affinity_run={run}: is no run of gin/affinity.gin.")
+    return PairAffinity(net, recipe_lib.load_run(run).step(net).radius)
+
+
+def _random_walk(affinity, source, cam_run):
+    from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
+    from wsss_tf.inference.random_walk import walk_source
+
+    output = pathlib.Path(_OUTPUT.value or _AFFINITY_RUN.value)
+    written, kept = walk_source(
+        affinity,
+        source,
+        cam_run,
+        output,
+        background_power=_BACKGROUND_POWER.value,
+        affinity_power=_AFFINITY_POWER.value,
+        steps=_WALK_STEPS.value,
+        crf=RANDOM_WALK_CRF if _WALK_CRF.value else None,
+        batch_size=_BATCH_SIZE.value,
+        overwrite=_OVERWRITE.value,
+    )
+    print(f"random walk: {written} written, {kept} kept: {output / 'pseudo_labels'}")
 
 
 def _infer_masks(recipe, net, source, output, scales):

@@ -130,3 +130,89 @@ def normalize_cam(scores):
     scores = ops.relu(ops.stop_gradient(scores))
     high = ops.max(scores, axis=(1, 2), keepdims=True) + EPSILON
     return suppress_non_maxima(with_background(ops.relu(scores - EPSILON) / high))
+
+
+# === Pairs of neighbouring pixels (AffinityNet) ===
+
+
+def search_radius(height, width, radius=5):
+    """Return the radius in which a map's pixels are paired: smaller for maps under 11 pixels.
+
+    Args:
+      height, width: of the map, ints.
+      radius: of maps that are large enough.
+
+    Returns:
+      int: `radius`, or (min - 1) // 2 where the map's shorter side `min` is under 2 radius + 1.
+    """
+    shorter = min(height, width)
+    return radius if shorter >= 2 * radius + 1 else (shorter - 1) // 2
+
+
+def pair_offsets(radius):
+    """Return the offsets (dy, dx) from a pixel to its partners, below it and to its right.
+
+    A list of O pairs of ints within a distance under `radius`, in the official order; 34 for 5, and
+    none for 1 and 0.
+    """
+    reach = range(1 - radius, radius)
+    right = [(0, dx) for dx in range(1, radius)]
+    below = [(dy, dx) for dy in range(1, radius) for dx in reach if dy**2 + dx**2 < radius**2]
+    return right + below
+
+
+def pair_values(maps, radius):
+    """Return what a map holds at both ends of every pair of pixels.
+
+    Args:
+      maps: [B, h, w], any dtype.
+      radius: as `search_radius` gives for h and w.
+
+    Returns:
+      `start` [B, M] and `end` [B, O, M], M = (h - r + 1) (w - 2 r + 2). Only pixels whose whole
+      neighbourhood is on the map start a pair, so pixels near a border have fewer partners than
+      others, and some none.
+
+    Source: AffinityNet, official `get_indices_of_pairs`.
+    """
+    windows = _pair_windows(maps, radius)
+    batch = ops.shape(maps)[0]
+    start, *ends = [ops.reshape(window, (batch, -1)) for window in windows]
+    if not ends:
+        return start, ops.zeros((batch, 0, ops.shape(start)[1]), maps.dtype)
+    return start, ops.stack(ends, axis=1)
+
+
+def pairwise_affinity(features, radius):
+    """Return how alike the two pixels of every pair are.
+
+    Args:
+      features: [B, h, w, D].
+      radius: as `search_radius` gives for h and w.
+
+    Returns:
+      float32 [B, O, M] in (0, 1]: exp(-mean over D of |difference|), pairs as in `pair_values`.
+
+    Memory in training: one [B, M, D] difference a pair offset (56 x 56, D = 448: 1.2 GB for B = 8).
+    Source: AffinityNet (Ahn and Kwak, CVPR 2018), equation 1; official `network/resnet38_aff.py`.
+    """
+    features = ops.cast(features, "float32")
+    start, *ends = _pair_windows(features, radius)
+    batch = ops.shape(features)[0]
+    affinities = [
+        ops.reshape(ops.exp(-ops.mean(ops.abs(end - start), axis=-1)), (batch, -1)) for end in ends
+    ]
+    if not affinities:
+        return ops.zeros((batch, 0, ops.shape(start)[1] * ops.shape(start)[2]))
+    return ops.stack(affinities, axis=1)
+
+
+def _pair_windows(maps, radius):
+    """Return the pixels that start pairs, and for each offset those that end them."""
+    height, width = ops.shape(maps)[1:3]
+    margin = max(radius - 1, 0)
+    rows, columns = height - margin, width - 2 * margin
+    return [
+        maps[:, dy : dy + rows, dx + margin : dx + margin + columns]
+        for dy, dx in [(0, 0), *pair_offsets(radius)]
+    ]

@@ -23,6 +23,8 @@ class Recipe:
       augmentation: `augmentation()` -> function of (example, seed) for training.
       step: `step(network)` -> `keras.Model` whose `train_step` is the method.
       optimizer: `optimizer(total_steps=...)` -> `keras.optimizers.Optimizer`.
+      prepare_source: `prepare_source(source)` -> the source that is trained on, for what earlier
+        stages have left beside the pictures; None takes the source as it is.
       train_split, validation_split: split names; None as the second means no validation.
       batch_size: examples in a global batch.
       epochs: passes over the training split.
@@ -33,7 +35,8 @@ class Recipe:
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores; None for a network that
         predicts masks: its output "logits", [B, H, W, K], are the scores.
-      validation_images: how many validation images to score after each epoch, spread evenly.
+      validation_images: how many validation images to score after each epoch, spread evenly; 0
+        for no validation.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
       weakly_supervised: train on image labels; masks are not even read.
@@ -58,6 +61,7 @@ class Recipe:
     augmentation: Callable
     step: Callable
     optimizer: Callable
+    prepare_source: Callable | None = None
     train_split: str = "train"
     validation_split: str | None = "val"
     batch_size: int = 8

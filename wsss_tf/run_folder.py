@@ -2,6 +2,16 @@
 
 RUN/config.gin  checkpoints/  tensorboard/  cams/<id>.npz  pseudo_labels/<id>.png
 RUN/predictions/<id>.png  metrics.json  report.html  metrics_<split>.json  report_<split>.html
+RUN/crf_low/<id>.png  crf_high/<id>.png                  (infer --crf)
+RUN/crf_low_labels/<id>.png  crf_high_labels/<id>.png    (infer --crf)
+
+A CAM file holds `class_ids` int32 [P], the mask values of the classes present, and `cams` float16
+[P, h, w]. crf_low and crf_high hold the dense CRF's marginals, with a low and a high power of the
+background score: a grey PNG of 16 bits in which P + 1 maps of h rows lie one below the other,
+background first and then the classes in the order of `class_ids`, 65535 for 1 (a text chunk
+"class_ids" names the mask values). TensorFlow decodes that inside a graph, with no Python. The
+folders `.._labels` and `pseudo_labels` hold palette PNGs of mask values, which
+`wsss_tf.evaluate --predictions` scores.
 """
 
 import contextlib
@@ -39,6 +49,19 @@ def write_text(path, text):
 def write_json(path, value):
     """Write `value` to `path` atomically as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+CRF_LOW, CRF_HIGH = "crf_low", "crf_high"
+
+
+def crf_path(run_dir, name, image_id):
+    """Return the path of an image's CRF marginals; `name` is CRF_LOW or CRF_HIGH."""
+    return pathlib.Path(run_dir) / name / f"{image_id}.png"
+
+
+def crf_label_path(run_dir, name, image_id):
+    """Return the path of the mask that the marginals of `crf_path` give."""
+    return pathlib.Path(run_dir) / f"{name}_labels" / f"{image_id}.png"
 
 
 def cam_path(folder, image_id):

@@ -37,6 +37,8 @@ def train(recipe, run_dir):
     source = _training_source(recipe)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
+    if recipe.prepare_source is not None:
+        source = recipe.prepare_source(source)
     augmentation = recipe.augmentation()
     steps = pipeline.steps_per_epoch(source, recipe.batch_size)
     total_steps = steps * recipe.epochs if recipe.steps is None else recipe.steps
@@ -54,7 +56,7 @@ def train(recipe, run_dir):
         make_predictor(recipe, net)
         make_postprocess(recipe)
     validate = None
-    if recipe.validation_split is not None:
+    if recipe.validation_split is not None and recipe.validation_images:
         val_source = recipe.true_source(recipe.validation_split)
         val_source = checked_source(recipe, val_source, run_dir)
         if recipe.predicts_masks:

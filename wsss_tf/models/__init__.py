@@ -3,5 +3,6 @@
 Importing this package registers every layer with Keras, so that saved networks load.
 """
 
+from wsss_tf.models import affinitynet as affinitynet
 from wsss_tf.models import deeplab as deeplab
 from wsss_tf.models import seam as seam

@@ -1,0 +1,156 @@
+"""Measure the random walk, dense squaring against sparse products, and the dense CRF's rate.
+
+  python scripts/benchmark_random_walk.py [--height=375 --width=500] [--processes=1,2]
+
+Every line is a process of its own, for its own peak memory. The walk is that of one picture with
+random affinities: T is squared --logt times as the official code does, or multiplied with the
+scores 2 ^ logt times; the largest difference between the two results is printed. The CRF's rate
+counts pictures through `infer --crf`: two CRFs of 10 iterations and four files each, the start of
+the processes included.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import flags
+
+from wsss_tf import command
+from wsss_tf.errors import UserError
+
+_HEIGHT = flags.DEFINE_integer("height", 375, "Of the picture, pixels.", 1)
+_WIDTH = flags.DEFINE_integer("width", 500, "Of the picture, pixels.", 1)
+_CLASSES = flags.DEFINE_integer("classes", 2, "Foreground classes in the picture.", 0)
+_LOGT = flags.DEFINE_integer("logt", 6, "Squarings; the walk has 2 ^ logt steps.", 0)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Walks of which the fastest counts.", 1)
+_PROCESSES = flags.DEFINE_list("processes", ["1", "2"], "Numbers of CRF processes to compare.")
+_CRF_IMAGES = flags.DEFINE_integer("crf_images", 40, "Pictures for the CRF's rate; 0 for none.", 0)
+_RUN = flags.DEFINE_string("run", None, "One case only (what the script starts).")
+_FOLDER = flags.DEFINE_string("folder", None, "Where that case leaves its files.")
+
+STRIDE = 8
+
+
+def main():
+    """Run the script."""
+    if not all(text.isdigit() and int(text) for text in _PROCESSES.value):
+        raise UserError(f"--processes={','.join(_PROCESSES.value)}: give numbers, such as 1,2.")
+    if _RUN.value:
+        name, _, processes = _RUN.value.partition(":")
+        folder = pathlib.Path(_FOLDER.value)
+        result = _crf(folder, int(processes)) if name == "crf" else _walk(folder, name)
+        print("RESULT " + json.dumps(result))
+        return
+    print("| case | seconds | peak memory MiB | of which for it |")
+    print("| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for case in ("dense", "sparse"):
+            r = _start(case, folder)
+            print(f"| walk, {case} | {r['seconds']:.3g} | {r['peak']:.0f} | {r['rise']:.0f} |")
+        print(f"\nlargest difference of the scores: {_difference(folder):.1e}\n", flush=True)
+        if not _CRF_IMAGES.value:
+            return
+        print("| dense CRF | images/s |")
+        print("| --- | --- |")
+        for processes in _PROCESSES.value:
+            r = _start(f"crf:{processes}", folder / processes)
+            print(f"| {processes} process(es) | {r['rate']:.3g} |", flush=True)
+
+
+def _start(case, folder):
+    """Run one case in a process of its own and return its figures."""
+    given = [f"--{name}={flags.FLAGS[name].value}" for name in (
+        "height", "width", "classes", "logt", "repeats", "crf_images"
+    )]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, __file__, f"--run={case}", f"--folder={folder}", *given],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    [line] = [x for x in result.stdout.splitlines() if x.startswith("RESULT ")]
+    return json.loads(line.removeprefix("RESULT "))
+
+
+def _difference(folder):
+    import numpy as np
+
+    dense, sparse = (np.load(folder / f"{case}.npy") for case in ("dense", "sparse"))
+    return float(np.abs(dense - sparse).max())
+
+
+def _walk(folder, case):
+    import numpy as np
+
+    from wsss_tf import ops
+    from wsss_tf.inference.random_walk import pair_indices, transition_matrix, walk
+
+    height, width = (-(-n // STRIDE) for n in (_HEIGHT.value, _WIDTH.value))
+    radius = ops.search_radius(height, width)
+    rng = np.random.default_rng(0)
+    affinity = rng.random(pair_indices(height, width, radius)[1].shape, np.float32)
+    scores = rng.random((height, width, _CLASSES.value + 1), np.float32)
+
+    def sparse():
+        transition = transition_matrix(affinity, height, width, radius)
+        return walk(scores, transition, 2**_LOGT.value)
+
+    def dense():
+        power = transition_matrix(affinity, height, width, radius).toarray()
+        for _ in range(_LOGT.value):
+            power = power @ power
+        return (power.T @ scores.reshape(height * width, -1)).reshape(scores.shape)
+
+    # Loading TensorFlow took more for a moment than is in use now: the peak starts afresh.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
+    seconds = []
+    for _ in range(_REPEATS.value):
+        start = time.perf_counter()
+        walked = {"sparse": sparse, "dense": dense}[case]()
+        seconds.append(time.perf_counter() - start)
+    peak = _memory("VmHWM")
+    np.save(folder / f"{case}.npy", walked)
+    return {"seconds": min(seconds), "peak": peak, "rise": peak - before}
+
+
+def _memory(field):
+    """Return a figure of this process in MiB; Linux only."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    [kilobytes] = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.M)
+    return int(kilobytes) / 2**10
+
+
+def _crf(folder, processes):
+    import numpy as np
+
+    from wsss_tf import run_folder
+    from wsss_tf.inference.cam_crf import refine
+    from wsss_tf.inference.process_pool import map_in_processes
+
+    rng = np.random.default_rng(0)
+    size = (_HEIGHT.value, _WIDTH.value)
+    coarse = [-(-n // 16) for n in size]  # 16-pixel patches, as photographs are not noise
+
+    def enlarged(x):
+        return x.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
+
+    image = enlarged(rng.integers(0, 256, (*coarse, 3)))
+    image = np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+    cams = enlarged(rng.random((*coarse, _CLASSES.value))).transpose(2, 0, 1)
+    names = [f"{i:05}" for i in range(_CRF_IMAGES.value)]
+    for name in names:
+        run_folder.save_cams(folder / "cams", name, np.arange(len(cams)) + 1, cams)
+    start = time.perf_counter()
+    for _ in map_in_processes(refine, ((folder, name, image) for name in names), processes):
+        pass
+    return {"rate": len(names) / (time.perf_counter() - start)}
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,205 @@
+"""From CAMs over the CRF and AffinityNet to pseudo labels, as a user runs it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_tf import images, png, run_folder
+
+pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+SEAM = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
+AFFINITY = ("--gin_file=gin/affinity.gin", f"--gin_file={ROOT / 'tests/data/tiny_affinity.gin'}")
+
+
+def command(name, *arguments):
+    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
+
+
+def run(name, *arguments):
+    return subprocess.run(
+        command(name, *arguments), env=ENVIRONMENT, capture_output=True, text=True
+    )
+
+
+def ok(name, *arguments):
+    result = run(name, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def user_error(result, *words):
+    assert result.returncode == 2, result.stdout + result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a finished CAM run, its CRF maps, and a finished run of AffinityNet."""
+    folder = tmp_path_factory.mktemp("runs")
+    cam_run, affinity_run = folder / "cam", folder / "affinity"
+    ok("train", *SEAM, f"--run_dir={cam_run}")
+    out = ok("infer", f"--run_dir={cam_run}", "--split=train", "--scales=1", "--crf")
+    assert "dense CRF: 12 written, 0 kept" in out
+    binding = f"--gin_bindings=with_crf_maps.cam_run='{cam_run}'"
+    out = ok("train", *AFFINITY, binding, f"--run_dir={affinity_run}")
+    assert "loss_neg" in out
+    return folder
+
+
+def test_crf_files_agree_with_the_cams(folder):
+    cam_run = folder / "cam"
+    for i in range(12):
+        image_id = f"shapes_train_{i:05}"
+        class_ids, cams = run_folder.load_cams(cam_run / "cams", image_id)
+        for name in ("crf_low", "crf_high"):
+            ids, probs = png.load_probabilities(cam_run / name / f"{image_id}.png")
+            assert ids.tolist() == [0, *class_ids]
+            assert probs.shape[:2] == cams.shape[1:]
+            np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-3)
+            label = images.load_mask(cam_run / f"{name}_labels" / f"{image_id}.png")
+            np.testing.assert_array_equal(label, ids[probs.argmax(-1)])
+
+
+def test_random_walk_and_its_score(folder):
+    arguments = (
+        f"--run_dir={folder / 'cam'}",
+        "--split=train",
+        "--scales=1",
+        "--random_walk",
+        f"--affinity_run={folder / 'affinity'}",
+        "--walk_steps=4",
+    )
+    before = {p: p.read_bytes() for p in (folder / "cam/pseudo_labels").iterdir()}
+    assert "random walk: 12 written, 0 kept" in ok("infer", *arguments)
+    labels = sorted((folder / "affinity/pseudo_labels").iterdir())
+    assert [p.name for p in labels] == [f"shapes_train_{i:05}.png" for i in range(12)]
+    assert {p: p.read_bytes() for p in (folder / "cam/pseudo_labels").iterdir()} == before
+    for path in labels:
+        class_ids, cams = run_folder.load_cams(folder / "cam/cams", path.stem)
+        label = images.load_mask(path)
+        assert label.shape == cams.shape[1:]
+        assert set(np.unique(label)) <= {0, *class_ids}
+    labels[3].unlink()
+    assert "random walk: 1 written, 11 kept" in ok("infer", *arguments, "--walk_crf")
+
+    from wsss_tf.data.shapes import shapes_source
+
+    source = shapes_source("train", num_train=12, num_val=6, image_size=48)
+    for i in range(12):
+        images.save_mask(folder / f"masks/{source.ids[i]}.png", source.read(i)["mask"].numpy())
+    ok(
+        "evaluate",
+        f"--predictions={folder / 'affinity/pseudo_labels'}",
+        f"--masks={folder / 'masks'}",
+        f"--class_names={folder / 'cam/class_names.txt'}",
+        f"--output={folder / 'metrics.json'}",
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["num_images"] == 12
+    assert 0 < metrics["miou"] < 1
+
+
+def test_random_walk_of_a_folder_of_pictures(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.png")
+    Image.fromarray(rng.integers(0, 255, (1, 30, 3), dtype=np.uint8)).save(tmp_path / "in/b.png")
+    ok(
+        "infer",
+        f"--run_dir={folder / 'cam'}",
+        f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}",
+        "--label_threshold=0",
+        "--scales=1",
+        "--random_walk",
+        f"--affinity_run={folder / 'affinity'}",
+    )
+    assert images.load_mask(tmp_path / "out/pseudo_labels/a.png").shape == (37, 45)
+    assert images.load_mask(tmp_path / "out/pseudo_labels/b.png").shape == (1, 30)
+    assert (tmp_path / "out/cam_stage/cams/a.npz").is_file()
+
+
+def children(pid):
+    """Return the ids of the processes below one, Linux only."""
+    found = []
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *children(child)]
+    return found
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_killed_crf_stage_goes_on(folder, tmp_path):
+    arguments = (
+        f"--run_dir={folder / 'cam'}",
+        "--split=train",
+        f"--output={tmp_path}",
+        "--scales=1",
+        "--noflip",
+        "--gin_bindings=shapes_source.num_train=24",
+        "--gin_bindings=shapes_source.image_size=128",
+        "--crf",
+        "--crf_processes=2",
+    )
+    process = subprocess.Popen(
+        command("infer", *arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not any(tmp_path.glob("crf_high/*.png")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while any(map(is_alive, workers)):  # they do not outlive their parent
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    done = {path.stem for path in tmp_path.glob("crf_high/*.png") if path.name[0] != "."}
+    assert 0 < len(done) < 24
+    out = ok("infer", *arguments)
+    assert f"dense CRF: {24 - len(done)} written, {len(done)} kept" in out
+    for path in tmp_path.glob("crf_*/[!.]*.png"):
+        if not path.parent.name.endswith("_labels"):
+            png.load_probabilities(path)
+    assert len(list(tmp_path.glob("crf_high/[!.]*.png"))) == 24
+
+
+def test_mistakes_end_in_one_line(folder, tmp_path):
+    cam = f"--run_dir={folder / 'cam'}"
+    user_error(run("infer", cam, "--split=train", "--random_walk"), "--affinity_run")
+    walk = ("infer", cam, "--split=train", "--random_walk")
+    user_error(run(*walk, f"--affinity_run={tmp_path}"), str(tmp_path), "no config.gin")
+    user_error(run(*walk, f"--affinity_run={folder / 'cam'}"), "holds the labels of the CAMs")
+    result = run(*walk, f"--affinity_run={folder / 'cam'}", f"--output={tmp_path}")
+    user_error(result, "is no run of gin/affinity.gin")
+    binding = f"--gin_bindings=with_crf_maps.cam_run='{tmp_path}'"
+    result = run("train", *AFFINITY, binding, f"--run_dir={tmp_path / 'a'}")
+    user_error(result, "24 of 24 files", "--crf")
+    result = run("infer", cam, "--split=val", "--crf", "--crf_processes=0")
+    user_error(result, "crf_processes")

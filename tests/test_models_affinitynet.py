@@ -1,0 +1,132 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from wsss_tf import ops
+from wsss_tf.models.affinitynet import NEW_LAYERS, affinity_head, affinity_network
+
+
+def close(actual, expected, atol=1e-5):
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
+
+
+def golden_features(data):
+    """Return the head's features with the golden kernels."""
+    inputs = {
+        name: keras.Input((None, None, data[name].shape[-1]), name=name)
+        for name in ("conv4", "conv5", "conv6")
+    }
+    filters = [data[f"{name}__kernel"].shape[-1] for name in NEW_LAYERS[:3]]
+    head = keras.Model(inputs, affinity_head(inputs, filters))
+    for name in NEW_LAYERS:
+        head.get_layer(name).kernel.assign(data[f"{name}__kernel"])
+    return head({name: data[name] for name in inputs})
+
+
+@pytest.mark.parametrize("file", ["psa_affinity_0", "psa_affinity_1"])
+def test_features_and_affinities_are_the_official_ones(golden, file):
+    data = golden(file)
+    features = golden_features(data)
+    close(features, data["feature"])
+    radius = ops.search_radius(*features.shape[1:3])
+    assert radius == data["radius"]
+    close(ops.pairwise_affinity(features, radius), data["aff"])
+
+
+@pytest.mark.parametrize("file", ["psa_affinity_0", "psa_affinity_1"])
+def test_pairs_are_the_official_ones(golden, file):
+    data = golden(file)
+    height, width = data["feature"].shape[1:3]
+    pixels = np.arange(height * width).reshape(1, height, width)
+    start, end = ops.pair_values(tf.constant(pixels), int(data["radius"]))
+    np.testing.assert_array_equal(start[0], data["ind_from"])
+    np.testing.assert_array_equal(end[0], data["ind_to"])
+
+
+def test_offsets_are_the_official_ones(golden):
+    np.testing.assert_array_equal(ops.pair_offsets(5), golden("psa_labels")["search_dist"])
+    assert ops.pair_offsets(1) == ops.pair_offsets(0) == []
+
+
+def test_radius_of_small_maps():
+    sizes = [(56, 56), (11, 30), (10, 30), (30, 9), (3, 3), (2, 8), (1, 40)]
+    assert [ops.search_radius(*size) for size in sizes] == [5, 5, 4, 4, 1, 0, 0]
+    assert ops.search_radius(6, 9, radius=3) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 7), (2, 3), (3, 5)])
+def test_maps_too_small_for_pairs(size):
+    features = np.random.default_rng(0).normal(size=(2, *size, 4))
+    affinity = ops.pairwise_affinity(tf.constant(features), ops.search_radius(*size))
+    assert affinity.shape == (2, 0, size[0] * size[1])
+    start, end = ops.pair_values(tf.constant(features[..., 0]), ops.search_radius(*size))
+    assert start.shape == (2, size[0] * size[1])
+    assert end.shape == affinity.shape
+
+
+def test_gradient_of_the_affinity_by_differences():
+    features = np.random.default_rng(0).normal(size=(2, 5, 8, 3))
+    weights = np.random.default_rng(1).normal(size=(2, 4, 24))
+
+    def value(x):
+        return tf.reduce_sum(ops.pairwise_affinity(x, 2) * weights.astype(np.float32))
+
+    x = tf.constant(features, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = value(x)
+    gradient = tape.gradient(total, x).numpy()
+    for position in [(0, 0, 0, 0), (1, 4, 7, 2), (0, 2, 4, 1)]:
+        step = np.zeros_like(features)
+        step[position] = 1e-2
+        difference = (value(x + step.astype("f")) - value(x - step.astype("f"))) / 2e-2
+        close(gradient[position], difference, atol=2e-3)
+
+
+def narrow_network(**options):
+    keras.utils.set_random_seed(0)
+    return affinity_network(width=1 / 64, **options)
+
+
+def test_sizes_and_widths():
+    network = narrow_network(head_width=0.5)
+    images = np.random.default_rng(0).normal(size=(2, 41, 50, 3)).astype(np.float32)
+    assert network(images)["features"].shape == (2, 6, 7, 224)
+    assert [network.get_layer(name).filters for name in NEW_LAYERS] == [32, 64, 128, 224]
+    assert narrow_network().get_layer("f9").filters == 48
+
+
+def test_saved_network_reloads_without_custom_objects(tmp_path):
+    network = narrow_network(train_batchnorm=True)
+    x = np.random.default_rng(0).normal(size=(2, 33, 18, 3)).astype(np.float32)
+    network(x, training=True)
+    network.save(tmp_path / "affinity.keras")
+    copy = keras.models.load_model(tmp_path / "affinity.keras")
+    np.testing.assert_array_equal(copy(x)["features"], network(x)["features"])
+
+
+def test_mixed_precision_keeps_the_affinity_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    network = narrow_network()
+    assert network.get_layer("f9_elu").output.dtype == "bfloat16"
+    assert network.output["features"].dtype == "float32"
+    features = np.random.default_rng(0).normal(size=(2, 5, 8, 3))
+    rounded = tf.cast(features, tf.bfloat16)
+    affinity = ops.pairwise_affinity(rounded, 2)
+    assert affinity.dtype == "float32"
+    close(affinity, ops.pairwise_affinity(tf.cast(rounded, tf.float32), 2), atol=0)
+
+
+def test_published_network():
+    network = affinity_network()
+    counts = {name: int(np.prod(network.get_layer(name).kernel.shape)) for name in NEW_LAYERS}
+    assert counts == {"f8_3": 64 * 512, "f8_4": 128 * 1024, "f8_5": 256 * 4096, "f9": 448 * 448}
+    trained = network.trainable_variables
+    assert {v.name for v in trained} == {"kernel"}
+    assert len(trained) == 39  # as SEAM's: four new ones, the same of the backbone
+    assert network.compute_output_shape((1, 448, 448, 3))["features"] == (1, 56, 56, 448)
+    limit = np.abs(network.get_layer("f9").kernel).max()
+    assert limit == pytest.approx(4 * np.sqrt(6 / (448 + 448)), rel=1e-3)
+    deviation = np.std(network.get_layer("f8_5").kernel)
+    assert deviation == pytest.approx(np.sqrt(2 / 4096), rel=0.01)

@@ -1,0 +1,72 @@
+"""The dense CRF on the CAMs of one picture: what a worker process does. No TensorFlow."""
+
+import numpy as np
+
+from wsss_tf import png, run_folder
+from wsss_tf.errors import UserError
+from wsss_tf.inference import cam_files
+from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
+
+# Powers of the background score, by folder. With the low one the background scores more, so that
+# what is foreground still is so for sure; with the high one less, and background is.
+BACKGROUND_POWERS = {run_folder.CRF_LOW: 4.0, run_folder.CRF_HIGH: 24.0}
+
+
+def background_score(cams, background_power):
+    """Return how much a pixel looks like background: (1 - strongest class) ^ power.
+
+    Args:
+      cams: [P, h, w] in [0, 1]; P may be 0, then every pixel scores 1.
+      background_power: alpha in the papers.
+
+    Returns:
+      float32 [h, w] in [0, 1].
+    """
+    cams = np.asarray(cams, np.float32)
+    return (1 - cams.max(axis=0, initial=0)) ** np.float32(background_power)
+
+
+def crf_probs(cams, background_power):
+    """Return the CRF's input for the classes present: float32 [h, w, P + 1], background first.
+
+    Source: official `infer_SEAM.py`; the channels do not sum to one.
+    """
+    background = background_score(cams, background_power)
+    return np.concatenate([background[None], np.asarray(cams, np.float32)]).transpose(1, 2, 0)
+
+
+def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
+    """Run the CRF on one image's CAMs and write the results into the run folder.
+
+    Args:
+      run_dir: folder with `cams/`; see `wsss_tf.run_folder` for what is written.
+      image_id: string.
+      image: uint8 [h, w, 3] RGB.
+      parameters: `dense_crf.CrfParameters`.
+      powers: {folder name: background power}; None takes SEAM's, 4 and 24.
+
+    Raises:
+      UserError: a broken CAM file, or one of another image size.
+    """
+    class_ids, cams = cam_files.load(run_dir, image_id, image.shape[:2])
+    ids = np.concatenate([[0], class_ids])
+    for name, power in (powers or BACKGROUND_POWERS).items():
+        try:
+            marginals = dense_crf(crf_probs(cams, power), image, parameters)
+        except ValueError as error:
+            path = run_folder.cam_path(run_dir / "cams", image_id)
+            raise UserError(f"{path}: {error} Delete it and infer again.") from error
+        label = ids[marginals.argmax(axis=-1)]
+        png.save_mask(run_folder.crf_label_path(run_dir, name, image_id), label)
+        png.save_probabilities(run_folder.crf_path(run_dir, name, image_id), ids, marginals)
+
+
+def is_refined(run_dir, image_id):
+    """Return whether `refine` has run on an image's CAMs as they are now."""
+    newest_input = run_folder.cam_path(run_dir / "cams", image_id).stat().st_mtime_ns
+    for name in BACKGROUND_POWERS:
+        for path in (run_folder.crf_path, run_folder.crf_label_path):
+            file = path(run_dir, name, image_id)
+            if not file.is_file() or file.stat().st_mtime_ns < newest_input:
+                return False
+    return True

@@ -1,0 +1,243 @@
+"""A random walk of class scores between pixels that AffinityNet finds alike: pseudo labels."""
+
+import functools
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+from tqdm import tqdm
+
+from wsss_tf import images, ops, run_folder
+from wsss_tf.inference import cam_files
+from wsss_tf.inference.cam_crf import background_score
+from wsss_tf.inference.dense_crf import dense_crf
+from wsss_tf.inference.label import batches_of_equal_size
+
+STRIDE = 8
+# What the official code has for the mean colour once it is 8 bits again.
+_MEAN_COLOUR = np.floor(255 * np.float32(ops.IMAGENET_MEAN)).astype(np.uint8)
+
+
+class PairAffinity:
+    """Affinities of neighbouring pixels, for batches of pictures of any size.
+
+    Args:
+      net: `models.affinitynet.affinity_network`.
+      radius: as it was trained with, pixels of the feature map; less on smaller maps.
+
+    Call: `compute(pictures uint8 [B, H, W, 3])` returns `affinity` float32 [B, O, M] (as
+    `ops.pairwise_affinity`) and (h, w, radius) of the map, h = ceil(H / 8) and w = ceil(W / 8):
+    pictures are padded to the right and below, with the mean colour.
+    """
+
+    def __init__(self, net, radius=5):
+        self.net = net
+        self.radius = radius
+        self._functions = {}
+
+    def __call__(self, pictures):
+        """See the class."""
+        height, width = (-(-n // STRIDE) for n in pictures.shape[1:3])
+        radius = ops.search_radius(height, width, self.radius)
+        if radius not in self._functions:  # a radius sets the shape of the graph, sizes do not
+            self._functions[radius] = self._function(radius)
+        return self._functions[radius](tf.convert_to_tensor(pictures)), (height, width, radius)
+
+    def _function(self, radius):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+        def affinity(pictures):
+            spare = -tf.shape(pictures)[1:3] % STRIDE
+            padding = [[0, 0], [0, spare[0]], [0, spare[1]], [0, 0]]
+            padded = tf.pad(ops.normalize_image(pictures), padding)
+            return ops.pairwise_affinity(self.net(padded, training=False)["features"], radius)
+
+        return affinity
+
+
+@functools.lru_cache(maxsize=32)
+def pair_indices(height, width, radius):
+    """Return the flat pixel indices of all pairs on a map: start int32 [M], end int32 [O, M]."""
+    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    margin = max(radius - 1, 0)
+    start = pixels[: height - margin, margin : width - margin].ravel()
+    offsets = np.array(ops.pair_offsets(radius), np.int32).reshape(-1, 2)
+    return start, start + (offsets[:, :1] * width + offsets[:, 1:])
+
+
+def transition_matrix(affinity, height, width, radius, affinity_power=8.0):
+    """Return where a walker goes in one step, from the affinities of one picture.
+
+    Args:
+      affinity: [O, M] as `PairAffinity` gives.
+      height, width, radius: of the map.
+      affinity_power: beta in the paper; higher powers leave fewer ways.
+
+    Returns:
+      `scipy.sparse.csr_array` float32 [N, N], N = height * width: T[i, j] = A[i, j] ^ power over
+      its sum over i, so columns sum to one. A is symmetric, 1 on the diagonal (a walker may stay)
+      and 0 for what is no pair: as in the official code, pixels near a border have fewer partners
+      than others, and some none.
+
+    Source: AffinityNet, equation 3.
+    """
+    count = height * width
+    start, end = pair_indices(height, width, radius)
+    start = np.broadcast_to(start, end.shape).ravel()
+    diagonal = np.arange(count, dtype=np.int32)
+    weights = np.asarray(affinity, np.float64).ravel() ** affinity_power
+    matrix = scipy.sparse.csr_array(
+        (
+            np.concatenate([weights, weights, np.ones(count)]),
+            (
+                np.concatenate([start, end.ravel(), diagonal]),
+                np.concatenate([end.ravel(), start, diagonal]),
+            ),
+        ),
+        shape=(count, count),
+    )
+    normalise = scipy.sparse.diags_array(1 / matrix.sum(axis=0))
+    return (matrix @ normalise).astype(np.float32).tocsr()
+
+
+def walk(scores, transition, steps=64):
+    """Return scores after a number of steps: scores * T ^ steps, with no power of T.
+
+    Args:
+      scores: [h, w, K].
+      transition: as `transition_matrix` gives, N = h * w.
+      steps: products; 64 is the official 2 ^ logt with logt = 6.
+
+    Returns:
+      float32 [h, w, K].
+
+    Time and memory grow with N steps; squaring T takes N^3 and N^2 (T soon has no zeros).
+    """
+    height, width, classes = scores.shape
+    backward = transition.T.tocsr()
+    walked = np.ascontiguousarray(scores, np.float32).reshape(height * width, classes)
+    for _ in range(steps):
+        walked = backward @ walked
+    return walked.reshape(height, width, classes)
+
+
+def pooled_scores(cams, background_power=6.0):
+    """Return what the walk starts from, at the network's stride.
+
+    Args:
+      cams: [P, H, W] in [0, 1].
+      background_power: alpha of `cam_crf.background_score`.
+
+    Returns:
+      float32 [ceil(H / 8), ceil(W / 8), P + 1]: means over 8 x 8 pixels of background and classes;
+      beyond the picture's right and lower edge both are zero.
+    """
+    background = background_score(cams, background_power)
+    scores = np.concatenate([background[None], np.asarray(cams, np.float32)])
+    spare = [-n % STRIDE for n in scores.shape[1:]]
+    scores = np.pad(scores, [(0, 0), (0, spare[0]), (0, spare[1])])
+    classes, height, width = scores.shape
+    blocks = scores.reshape(classes, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    return blocks.mean(axis=(2, 4)).transpose(1, 2, 0)
+
+
+def label_by_walk(
+    image,
+    class_ids,
+    cams,
+    affinity,
+    grid,
+    background_power=6.0,
+    affinity_power=8.0,
+    steps=64,
+    crf=None,
+):
+    """Return the pseudo label of one picture.
+
+    Args:
+      image: uint8 [H, W, 3].
+      class_ids: int [P], mask values, ascending.
+      cams: [P, H, W] in [0, 1].
+      affinity: [O, M], and `grid` (h, w, radius): of the picture, as `PairAffinity` gives.
+      background_power, affinity_power, steps: as in the functions above; SEAM's by default
+        (AffinityNet's own are 16, 8 and 256).
+      crf: `dense_crf.CrfParameters` to refine the walked scores with, such as RANDOM_WALK_CRF; None
+        for no CRF, as is the official default.
+
+    Returns:
+      uint8 [H, W]: 0 or one of `class_ids`. (The official code carries along the classes that are
+      not in the image; their scores stay zero.)
+
+    Source: official `infer_aff.py`.
+    """
+    height, width = image.shape[:2]
+    transition = transition_matrix(affinity, *grid, affinity_power)
+    walked = walk(pooled_scores(cams, background_power), transition, steps)
+    size = (STRIDE * grid[0], STRIDE * grid[1])
+    scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
+    if crf is not None:
+        padded = np.empty((*size, 3), np.uint8)
+        padded[:] = _MEAN_COLOUR
+        padded[:height, :width] = image
+        scores = dense_crf(scores, padded, crf)
+    best = scores[:height, :width].argmax(axis=-1)
+    return np.concatenate([[0], class_ids])[best].astype(np.uint8)
+
+
+def walk_source(
+    compute,
+    source,
+    cam_run,
+    output,
+    background_power=6.0,
+    affinity_power=8.0,
+    steps=64,
+    crf=None,
+    batch_size=8,
+    overwrite=False,
+):
+    """Write `pseudo_labels/<id>.png` for every image of a source.
+
+    Args:
+      compute: `PairAffinity`.
+      source: `data.source.Source`.
+      cam_run: folder with `cams/`, a `pathlib.Path`.
+      output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
+      background_power, affinity_power, steps, crf: as in `label_by_walk`.
+      batch_size: images of equal size that follow each other go through the network together.
+      overwrite: write again what is there; otherwise labels newer than the CAMs are left alone.
+
+    Returns:
+      (written, kept): numbers of images.
+
+    Raises:
+      UserError: CAM files are missing, broken or of another size.
+    """
+    cam_files.require(source, cam_run)
+    folder = output / "pseudo_labels"
+
+    def is_done(image_id):
+        label = folder / f"{image_id}.png"
+        cam = run_folder.cam_path(cam_run / "cams", image_id)
+        return label.is_file() and label.stat().st_mtime_ns >= cam.stat().st_mtime_ns
+
+    todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
+    with tqdm(total=len(todo), desc=f"walk of {source.split}", unit="image", disable=None) as bar:
+        for batch in batches_of_equal_size(source, todo, batch_size):
+            affinities, grid = compute(np.stack([image for _, image in batch]))
+            for (position, image), affinity in zip(batch, affinities.numpy()):
+                image_id = source.ids[position]
+                class_ids, cams = cam_files.load(cam_run, image_id, image.shape[:2])
+                label = label_by_walk(
+                    image,
+                    class_ids,
+                    cams,
+                    affinity,
+                    grid,
+                    background_power=background_power,
+                    affinity_power=affinity_power,
+                    steps=steps,
+                    crf=crf,
+                )
+                images.save_mask(folder / f"{image_id}.png", label)
+            bar.update(len(batch))
+    return len(todo), len(source) - len(todo)
