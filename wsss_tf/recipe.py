@@ -161,3 +161,12 @@ def save_config(run_dir):
     text = gin.operative_config_str()
     run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
     return text
+
+
+def save_parsed_config(run_dir, comment):
+    """Write what was parsed, without defaults, to a run folder that was not trained.
+
+    The operative configuration is that of what has been called, which is little there.
+    """
+    text = f"# {comment}\n\n{gin.config_str()}"
+    run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
