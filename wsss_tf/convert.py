@@ -33,6 +33,7 @@ _WIDTH = flags.DEFINE_float(
     "width", 1.0, "Factor on ResNet38's channels; 1 is the published network.", 0.0
 )
 _IMAGE_LIST = flags.DEFINE_string("image_list", None, "sec_cues: list of images and numbers.")
+_GRID = flags.DEFINE_integer("grid", 41, "sec_cues: side of the network's output grid.", 1)
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of a run to make from the network.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "With --run_dir: its recipe and overlays.")
 _GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "With --run_dir: single settings.")
@@ -61,7 +62,7 @@ def _convert_cues(source):
     for name in ("class_names", "run_dir", "gin_file", "gin_bindings", "width"):
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} means nothing for sec_cues.")
-    count = convert_localization_cues(source, _IMAGE_LIST.value, _OUTPUT.value)
+    count = convert_localization_cues(source, _IMAGE_LIST.value, _OUTPUT.value, _GRID.value)
     print(f"cues of {count} images: {_OUTPUT.value}")
 
 
@@ -109,8 +110,9 @@ def _check_flags():
             f"--output={_OUTPUT.value}: name it .npz. Arrays go by variable path there; a "
             ".weights.h5 goes by position and would be right for one very graph only."
         )
-    if _IMAGE_LIST.value:
-        raise UserError("--image_list is for --model=sec_cues.")
+    for name in ("image_list", "grid"):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} is for --model=sec_cues.")
     if not _RUN_DIR.value:
         for name in ("gin_file", "gin_bindings"):
             if flags.FLAGS[name].present:

@@ -1,4 +1,4 @@
-"""SEC's published localisation cues: from one Python 2 pickle to an array file an image."""
+"""SEC's published localisation cues: from one Python 2 pickle to an index PNG an image."""
 
 import gzip
 import pathlib
@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
-from wsss_tf import run_folder
+from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.interop import restricted_pickle
 
@@ -52,34 +52,35 @@ _ALLOWED = {
 }
 
 
-def convert_localization_cues(path, list_path, output):
-    """Write the cues of every image of a list to `<output>/<image>.npz`.
+def convert_localization_cues(path, list_path, output, side=41):
+    """Write the cues of every image of a list to `<output>/<image>.png`.
 
-    A file holds `labels` int32 [L], the image's classes, ascending from 1; and `cues` uint8 [3, N],
-    rows class (0 is background), row and column on the network's output grid.
+    A PNG holds a class number for every cell of the network's output grid: 0 for background, 255
+    for no cue. The image's labels are the other classes in it, so nothing is lost.
 
     Args:
-      path: `localization_cues.pickle.gz`: a pickled dict of "<number>_labels" and "<number>_cues".
-        Arrays and containers only are read from it, anything else is refused by name.
+      path: `localization_cues.pickle.gz`: a pickled dict of "<number>_labels" (ascending from 1)
+        and "<number>_cues" [3, N] (class, row, column). Arrays and containers only are read from
+        it, anything else is refused by name.
       list_path: `input_list.txt`, lines "<image>.jpg <number>".
       output: folder, made if it is not there; existing files are written again.
+      side: of the grid; 41 for pictures of 321 pixels.
 
     Returns:
       Number of files written.
 
     Raises:
-      UserError: a file is missing or damaged, an image has no cues, or values are out of range.
+      UserError: a file is missing or damaged, an image has no cues, values are out of range, a
+        cell has two classes, or a label has no cue.
     """
     arrays = _read(pathlib.Path(path))
-    images = _read_list(pathlib.Path(list_path))
+    listed = _read_list(pathlib.Path(list_path))
     output = pathlib.Path(output)
-    for name, number in tqdm(images.items(), desc="cues", unit="image", disable=None):
+    for name, number in tqdm(listed.items(), desc="cues", unit="image", disable=None):
         labels, cues = (_get(arrays, f"{number}_{what}", path, name) for what in ("labels", "cues"))
-        _check(labels, cues, f"{path}: image {name} ({number})")
-        with run_folder.atomic_path(output / f"{name}.npz") as temporary:
-            # Uncompressed: ten thousand files of about a kilobyte, read anew in every epoch.
-            np.savez(temporary, labels=labels.astype(np.int32), cues=cues.astype(np.uint8))
-    return len(images)
+        grid = _grid(labels, cues, side, f"{path}: image {name} ({number})")
+        images.save_mask(output / f"{name}.png", grid)
+    return len(listed)
 
 
 def _read(path):
@@ -98,15 +99,15 @@ def _read_list(path):
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    images = {}
+    listed = {}
     for place, line in enumerate(lines, start=1):
         parts = line.split()
         if len(parts) != 2 or not parts[1].isdigit():
             raise UserError(f"{path}: line {place} is {line!r}, not '<image>.jpg <number>'.")
-        images[pathlib.PurePosixPath(parts[0]).stem] = int(parts[1])
-    if not images:
+        listed[pathlib.PurePosixPath(parts[0]).stem] = int(parts[1])
+    if not listed:
         raise UserError(f"{path}: lists no image.")
-    return images
+    return listed
 
 
 def _get(arrays, key, path, name):
@@ -116,13 +117,24 @@ def _get(arrays, key, path, name):
     return values
 
 
-def _check(labels, cues, what):
-    if labels.ndim != 1 or not labels.size or labels.min() < 1 or (np.diff(labels) <= 0).any():
-        raise UserError(f"{what}: labels {labels.tolist()} do not ascend from 1 or above.")
-    if cues.ndim != 2 or len(cues) != 3:
-        raise UserError(f"{what}: cues have the shape {cues.shape}, not (3, N).")
-    if cues.size and (cues.min() < 0 or cues.max() > 255):
-        raise UserError(f"{what}: cues hold {cues.min()} to {cues.max()}; 0 to 255 are possible.")
-    strangers = set(cues[0].tolist()) - {0, *labels.tolist()}
-    if strangers:
-        raise UserError(f"{what}: cues for class {min(strangers)}, which is not in its labels.")
+def _grid(labels, cues, side, what):
+    """Return the cues as a map, uint8 [side, side]."""
+    if labels.ndim != 1 or cues.ndim != 2 or len(cues) != 3:
+        raise UserError(
+            f"{what}: labels {labels.shape} and cues {cues.shape} are not [L] and [3, N]."
+        )
+    if cues.size and (cues.min() < 0 or cues[1:].max() >= side or cues[0].max() >= 255):
+        highest = cues.max(axis=1).tolist()
+        raise UserError(
+            f"{what}: cues reach class, row and column {highest}, on a grid of {side} x {side}."
+        )
+    if set(cues[0].tolist()) - {0} != set(labels.tolist()):
+        raise UserError(
+            f"{what}: has cues for the classes {sorted(set(cues[0].tolist()))}, but the labels "
+            f"{labels.tolist()}."
+        )
+    grid = np.full((side, side), 255, np.uint8)
+    grid[cues[1], cues[2]] = cues[0]
+    if (grid != 255).sum() != cues.shape[1]:
+        raise UserError(f"{what}: a cell of the grid is named twice.")
+    return grid
