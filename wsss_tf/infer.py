@@ -21,6 +21,12 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for cams/ and pseudo_labels/; default RUN.")
 _SCALES = flags.DEFINE_list("scales", ["0.5", "1", "1.5", "2"], "Factors on the picture's size.")
 _FLIP = flags.DEFINE_bool("flip", True, "Add the maps of the mirrored picture.")
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "cam",
+    ["cam", "gradcam", "gradcam++"],
+    "What to compute; for the second and third give an --output of their own.",
+)
 _CAM_OUTPUT = flags.DEFINE_string(
     "cam_output", None, "Network output to use: cam or cam_rv (default: the recipe's)."
 )
@@ -73,7 +79,10 @@ def main():
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
-    compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
+    if _METHOD.value == "cam":
+        compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
+    else:
+        compute = _grad_cam(net, scales, _FLIP.value)
     written, kept = label_source(
         compute,
         source,
@@ -84,6 +93,17 @@ def main():
         overwrite=_OVERWRITE.value,
     )
     print(f"{written} written, {kept} kept: {output / 'cams'}, {output / 'pseudo_labels'}")
+
+
+def _grad_cam(net, scales, flip):
+    from wsss_tf.inference.grad_cam import GradCam
+
+    if _CAM_OUTPUT.value:
+        raise UserError(f"--cam_output means nothing for --method={_METHOD.value}.")
+    try:
+        return GradCam(net, _METHOD.value, scales, flip)
+    except ValueError as error:
+        raise UserError(f"--method={_METHOD.value}: {error}") from error
 
 
 if __name__ == "__main__":
