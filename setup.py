@@ -44,7 +44,6 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "beam": ["apache-beam>=2.65,<3"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
-        "convert": ["torch>=2.4,<3"],
         # dill and importlib_resources are what tensorflow-datasets' builder test case needs.
         "test": [
             "pytest>=9,<10",

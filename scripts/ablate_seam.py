@@ -1,136 +1,351 @@
-"""Train and score the rows of SEAM's Table 1 on the same data, schedule and seeds.
+"""Train and score what SEAM's Tables 1 to 5 and Figure 6 compare, with equal data and schedule.
 
-  python scripts/ablate_seam.py --output=DIR \\
+  python scripts/ablate_seam.py --output=DIR --tables=1,2,3,4,5,figure6 \\
       --gin_file=gin/data/shapes.gin --gin_file=gin/size/small.gin
 
-The rows are the CAM baseline, + equivariance loss (ER), + pixel correlation module (PCM), and
-+ hard pixel mining, which is SEAM. Each run is scored on --split at the best background threshold
-for both of its outputs: the raw CAM, and the CAM through the PCM (untrained in the first two rows).
-Runs that are finished are kept, interrupted ones go on; the table is DIR/table.md and table.csv.
+1: parts of SEAM, with and without the dense CRF; 2: CAM, Grad-CAM and Grad-CAM++ on the baseline;
+3: transforms; 4: range of random sizes; 5: scales at test time; figure6: mFN and mFP over those.
+Everything is scored on --split, multi-scale and with flip, at the best background threshold (with
+the CRF, at the better of the background powers 4 and 24).
+
+A configuration is trained once a seed, in a process of its own, however many tables it is in.
+Runs that are finished are kept, interrupted ones go on. DIR gets table<N>.md, .csv and plots, and
+tensorboard/ for TensorBoard's HParams page. --dry_run says what is left to do, and how long it
+takes by the time of earlier runs.
 """
 
 import csv
+import importlib.util
 import json
 import pathlib
-import statistics
+import re
+import shutil
 import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import seam_tables
 from absl import flags
+from seam_tables import ROWS
 
 from wsss_tf import command, run_folder
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 
-# Row: (what it is, gin bindings, the paper's mIoU on VOC train).
-ROWS = {
-    "cam": ("CAM baseline", ["seam_step.siamese=False"], 47.43),
-    "er": ("+ ER", ["seam_step.use_pcm=False"], 49.90),
-    "pcm": ("+ ER + PCM", ["seam_step.hard_pixel_ratio=1.0"], 55.08),
-    "seam": ("+ ER + PCM + hard pixels (SEAM)", [], 55.41),
-}
-OUTPUTS = ("cam", "cam_rv")
+_CRF_POWERS = (4, 24)
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the table.")
-_ROWS = flags.DEFINE_list("rows", list(ROWS), "Rows to run.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the tables.")
+_TABLES = flags.DEFINE_list("tables", ["1"], f"Which: {', '.join(seam_tables.NAMES)}.")
+_ROWS = flags.DEFINE_list("rows", None, "Only these configurations; default: what tables need.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, order and augmentation.")
 _SPLIT = flags.DEFINE_string("split", "val", "Split to score on.")
+_SCALES = flags.DEFINE_list("scales", ["0.5", "1", "1.5", "2"], "Scales at test time.")
+_ROTATION = flags.DEFINE_float("rotation", 20, "Table 3: largest angle, degrees.")
+_TRANSLATION = flags.DEFINE_float(
+    "translation", 15, "Table 3: largest shift, pixels (of 448 in the paper)."
+)
+_RATE = flags.DEFINE_float("rate", 0.5, "Table 4: SEAM's rescale, and the wide range's lower end.")
+_CRF = flags.DEFINE_bool("crf", True, "Table 1: score with the dense CRF too, if it is installed.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Overlays on gin/seam.gin.")
-_GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Settings for every row.")
-_RUN = flags.DEFINE_string("run", None, "ROW:SEED; one run only (what the script starts).")
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+    "gin_bindings", [], "Settings for every run, such as Recipe.epochs=2."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do.")
+_RUN = flags.DEFINE_string("run", None, "CONFIGURATION:SEED; one run (what the script starts).")
 
 
 def main():
     """Run the script."""
-    if not _OUTPUT.value:
-        raise UserError("--output is missing.")
-    unknown = set(_ROWS.value) - set(ROWS)
-    if unknown:
-        raise UserError(f"--rows: {sorted(unknown)} unknown; there are {list(ROWS)}.")
+    tables, plan, same = _plan()
     output = pathlib.Path(_OUTPUT.value)
     if _RUN.value:
-        row, seed = _RUN.value.split(":")
-        _run(output / f"{row}_{seed}", row, seed)
+        name, seed = _RUN.value.split(":")
+        _run(output / f"{name}_{seed}", name, seed, plan[name])
+        return
+    if _DRY_RUN.value:
+        _say_what_is_left(output, plan)
         return
     # Seeds outside, so that an interrupted comparison still has whole rows to compare.
     for seed in _SEEDS.value:
-        for row in _ROWS.value:
-            if not (output / f"{row}_{seed}" / "scores.json").is_file():
+        for name, evaluations in plan.items():
+            if _left(output / f"{name}_{seed}", evaluations):
                 # A process each: TensorFlow's state and memory start afresh.
-                subprocess.run([sys.executable, *sys.argv, f"--run={row}:{seed}"], check=True)
-    _write_table(output)
+                subprocess.run([sys.executable, *sys.argv, f"--run={name}:{seed}"], check=True)
+    _write_tables(output, tables, plan, same)
 
 
-def _run(run_dir, row, seed):
+# === What there is to do ===
+
+
+def _plan():
+    """Return ({name: table}, {configuration: evaluations}, {configuration: the one it equals})."""
+    if not _OUTPUT.value:
+        raise UserError("--output is missing.")
+    unknown = set(_TABLES.value) - set(seam_tables.NAMES)
+    if unknown:
+        raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
+    command.parse_scales(_SCALES.value)
+    with_crf = _CRF.value and crf_is_there()
+    if _CRF.value and not with_crf and "1" in _TABLES.value:
+        print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
+    tables = {name: seam_tables.table(name, _SCALES.value, with_crf) for name in _TABLES.value}
+    if _ROWS.value is not None:
+        known = [*seam_tables.needed(tables.values())]
+        unknown = set(_ROWS.value) - set(known)
+        if unknown:
+            raise UserError(f"--rows: {sorted(unknown)} unknown; these tables have {known}.")
+        tables = {name: seam_tables.select(one, _ROWS.value) for name, one in tables.items()}
+    needed = seam_tables.needed(tables.values())
+    if "1" in tables:  # both outputs of every network are compared there
+        for name in (name for name in ROWS if name in needed):
+            for evaluation in ("cam", "cam_rv"):
+                if evaluation not in needed[name]:
+                    needed[name].append(evaluation)
+    # Overlays may make two configurations the same.
+    texts, plan, same = {}, {}, {}
+    for name, evaluations in needed.items():
+        original = texts.setdefault(_settings(name, "0"), name)
+        same[name] = original
+        wanted = plan.setdefault(original, [])
+        wanted += [evaluation for evaluation in evaluations if evaluation not in wanted]
+    return tables, plan, same
+
+
+def _load_recipe(name, seed):
+    files = ["gin/seam.gin", *_GIN_FILE.value]
+    wide = 0
+    if any("wide_min" in text for text in seam_tables.CONFIGURATIONS[name]):
+        import gin
+
+        recipe_lib.load(files, _GIN_BINDINGS.value)
+        wide = round(_RATE.value * gin.query_parameter("seam_augmentation.min_long_side"))
+    own = seam_tables.bindings(
+        name,
+        rotation=_ROTATION.value,
+        translation=_TRANSLATION.value,
+        rate=_RATE.value,
+        wide_min_long_side=wide,
+    )
+    return recipe_lib.load(files, [*_GIN_BINDINGS.value, *own, f"Recipe.seed={seed}"])
+
+
+def _settings(name, seed):
+    """Return all that is set for a run, as text; equal text is an equal run."""
+    _load_recipe(name, seed)
+    return recipe_lib.parsed_config()
+
+
+def _scores(run_dir):
+    path = run_dir / "scores.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _left(run_dir, evaluations):
+    """Return what is left of a run: "training" and names of evaluations."""
+    scores = _scores(run_dir)
+    left = [] if "train_seconds" in scores else ["training"]
+    return left + [evaluation for evaluation in evaluations if evaluation not in scores]
+
+
+def _say_what_is_left(output, plan):
+    known = {}
+    for path in sorted(output.glob("*_*/scores.json")):
+        name, _, seed = path.parent.name.rpartition("_")
+        if name in seam_tables.CONFIGURATIONS:
+            known[name, seed] = _scores(path.parent)
+    total, is_whole = 0.0, True
+    for seed in _SEEDS.value:
+        for name, evaluations in plan.items():
+            left = _left(output / f"{name}_{seed}", evaluations)
+            scoring = [step for step in left if step != "training"]
+            training, scored = seam_tables.expected_seconds(name, scoring, known)
+            parts = ([training] if "training" in left else []) + ([scored] if scoring else [])
+            is_whole &= None not in parts
+            total += sum(seconds for seconds in parts if seconds is not None)
+            time_text = "time not known" if None in parts else f"about {sum(parts) / 60:.1f} min"
+            state = f"to do: {', '.join(left)} ({time_text})" if left else "finished"
+            print(f"{name}_{seed}: {state}")
+    more = "" if is_whole else ", and what nobody has measured here yet"
+    print(f"in all about {total / 60:.1f} min{more}.")
+
+
+# === One run ===
+
+
+def _run(run_dir, name, seed, evaluations):
     from wsss_tf.stages import train
 
-    start = time.time()
-    bindings = [*_GIN_BINDINGS.value, *ROWS[row][1], f"Recipe.seed={seed}"]
-    recipe = recipe_lib.load(["gin/seam.gin", *_GIN_FILE.value], bindings)
-    train(recipe, run_dir)
-    seconds = time.time() - start
-    scores = {"train_seconds": seconds, **_score(recipe, run_dir)}
-    run_folder.write_json(run_dir / "scores.json", scores)
+    recipe = _load_recipe(name, seed)
+    settings = recipe_lib.parsed_config()
+    _check_settings(run_dir / "settings.gin", settings)
+    if "training" in _left(run_dir, []):
+        # Of a run that goes on the time is that of a part only.
+        is_new = not (run_dir / "checkpoints").is_dir()
+        run_folder.write_text(run_dir / "settings.gin", settings)
+        start = time.time()
+        train(recipe, run_dir)
+        seconds = time.time() - start if is_new else None
+        run_folder.write_json(run_dir / "scores.json", {"train_seconds": seconds})
+    net = recipe_lib.load_network(run_dir)
+    source = recipe.source(split=_SPLIT.value)
+    for evaluation in _left(run_dir, evaluations):
+        start = time.time()
+        scores = score(net, source, evaluation, command.parse_scales(_SCALES.value))
+        scores["seconds"] = time.time() - start
+        run_folder.write_json(run_dir / "scores.json", {**_scores(run_dir), evaluation: scores})
+    _write_hparams(run_dir, name, seed, settings)
 
 
-def _score(recipe, run_dir):
-    """Return {output: {"miou", "threshold"}}, multi-scale and with flip, over the split."""
+def _check_settings(path, settings):
+    """Refuse a run folder that was made with other settings."""
+    if not path.is_file():
+        return
+    before = set(path.read_text().splitlines())
+    changed = [line for line in settings.splitlines() if line not in before and line.strip()]
+    if changed:
+        raise UserError(
+            f"{path.parent}: was made with other settings (now {changed[0]}); use another --output."
+        )
+
+
+def crf_is_there():
+    """Return whether the dense CRF can be used."""
+    names = ("wsss_tf.inference.dense_crf", "pydensecrf")
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+def crf_labels(class_ids, cams, image, background_power):
+    """Return the dense CRF's prediction, uint8 [h, w] of mask values.
+
+    Args:
+      class_ids: int [P], classes present.
+      cams: [P, h, w] in [0, 1].
+      image: uint8 [h, w, 3].
+      background_power: exponent of the background score 1 - max(cams).
+    """
+    import numpy as np
+
+    from wsss_tf.inference.dense_crf import dense_crf
+
+    if not len(class_ids):
+        return np.zeros(image.shape[:2], np.uint8)
+    background = (1 - cams.max(axis=0)) ** background_power
+    probs = np.concatenate([background[None], cams]).transpose(1, 2, 0)
+    winner = dense_crf(probs, image).argmax(axis=-1)
+    return np.array([0, *class_ids], np.uint8)[winner]
+
+
+def score(net, source, evaluation, scales):
+    """Score a network on a source.
+
+    Args:
+      net: network with SEAM's outputs.
+      source: `data.source.Source` with masks.
+      evaluation: as in `seam_tables`.
+      scales: the scales that "all" are.
+
+    Returns:
+      {"miou", "threshold", "mfn", "mfp"} at the best threshold, and the whole "sweep"; with the
+      CRF {"miou", "threshold"}, the latter being the better background power, and "sweep" of both.
+    """
     import numpy as np
     import tensorflow as tf
     from tqdm import tqdm
 
+    from wsss_tf.evaluation.confusion import Confusion, mean_iou
+    from wsss_tf.evaluation.metrics import cam_metrics
     from wsss_tf.evaluation.threshold_sweep import Sweep
+    from wsss_tf.inference.grad_cam import METHODS, GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
-    net = recipe_lib.load_network(run_dir)
-    source = recipe.source(split=_SPLIT.value)
-    scores = {}
-    for output in OUTPUTS:
-        compute = MultiScaleCam(net, output)
-        sweep = Sweep(len(source.class_names))
-        for i in tqdm(range(len(source)), desc=f"scoring {output}", disable=None):
-            example = source.load(tf.constant(i))
-            present = np.flatnonzero(source.labels[i])
-            cams = compute(example["image"][None])["cams"].numpy()[0].transpose(2, 0, 1)[present]
-            sweep.update(present + 1, cams, example["mask"].numpy())
-        result = sweep.result(source.class_names)
-        scores[output] = {
-            "miou": float(result.miou[result.best]),
-            "threshold": float(result.thresholds[result.best]),
-            "mfn": float(result.mfn[result.best]),
-            "mfp": float(result.mfp[result.best]),
-        }
-    return scores
+    method, scale, with_crf = seam_tables.parse_evaluation(evaluation)
+    scales = scales if scale is None else (float(scale),)
+    compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
+    names = source.class_names
+    sweep = Sweep(len(names))
+    confusions = {power: Confusion(len(names)) for power in _CRF_POWERS}
+    for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
+        example = source.load(tf.constant(i))
+        image, mask = example["image"].numpy(), example["mask"].numpy()
+        labels = source.labels[i]
+        present = np.flatnonzero(labels)
+        arguments = (labels[None],) if method in METHODS else ()
+        cams = compute(image[None], *arguments)["cams"].numpy()[0].transpose(2, 0, 1)[present]
+        if with_crf:
+            for power, confusion in confusions.items():
+                confusion.update(mask, crf_labels(present + 1, cams, image, power))
+        else:
+            sweep.update(present + 1, cams, mask)
+    if with_crf:
+        points = [
+            {"threshold": power, "miou": float(mean_iou(confusion.matrix))}
+            for power, confusion in confusions.items()
+        ]
+        return {**max(points, key=lambda point: point["miou"]), "sweep": points}
+    points = cam_metrics(sweep, names)["sweep"]
+    points = [{key: point[key] for key in ("threshold", "miou", "mfn", "mfp")} for point in points]
+    return {**max(points, key=lambda point: point["miou"]), "sweep": points}
 
 
-def _write_table(output):
-    lines = [
-        f"| row | raw CAM, {_SPLIT.value} | through the PCM, {_SPLIT.value} | seeds "
-        "| minutes a run | paper (VOC train) |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    cells = [["row", "seed", "output", "miou", "threshold", "mfn", "mfp", "train_seconds"]]
-    for row in _ROWS.value:
-        files = [output / f"{row}_{seed}" / "scores.json" for seed in _SEEDS.value]
-        runs = [json.loads(path.read_text()) for path in files]
-        text = [ROWS[row][0]]
-        for name in OUTPUTS:
-            values = [100 * run[name]["miou"] for run in runs]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            text.append(f"{statistics.mean(values):.2f}{spread}")
-        minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
-        text += [str(len(runs)), f"{minutes:.1f}", f"{ROWS[row][2]:.2f}"]
-        lines.append("| " + " | ".join(text) + " |")
-        for seed, run in zip(_SEEDS.value, runs):
-            for name in OUTPUTS:
-                values = (f"{run[name][key]:.4f}" for key in ("miou", "threshold", "mfn", "mfp"))
-                cells.append([row, seed, name, *values, f"{run['train_seconds']:.0f}"])
-    table = "\n".join(lines) + "\n"
-    run_folder.write_text(output / "table.md", table)
-    with run_folder.atomic_path(output / "table.csv") as temporary, temporary.open("w") as file:
-        csv.writer(file).writerows(cells)
-    print(table, end="")
+def _write_hparams(run_dir, name, seed, settings):
+    """Write what TensorBoard's HParams page compares: settings and scores of this run."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hp
+
+    chosen = re.findall(
+        r"^(?:\w+\.)?((?:seam_step|seam_augmentation|Recipe)\.\w+) = ([-\d.e]+|True|False)$",
+        settings,
+        re.MULTILINE,
+    )
+    values = {key: json.loads(text.lower()) for key, text in chosen}
+    folder = run_dir.parent / "tensorboard" / run_dir.name
+    shutil.rmtree(folder, ignore_errors=True)
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        hp.hparams({"configuration": name, **values}, trial_id=run_dir.name)
+        for evaluation, scores in _scores(run_dir).items():
+            if isinstance(scores, dict):
+                tf.summary.scalar(f"miou/{evaluation}", scores["miou"], step=0)
+    writer.close()
+
+
+# === Tables ===
+
+
+def _write_tables(output, tables, plan, same):
+    runs = {}
+    for seed in _SEEDS.value:
+        for name, original in same.items():
+            runs[name, seed] = _scores(output / f"{original}_{seed}")
+    for name, one in tables.items():
+        stem = name if name == "figure6" else f"table{name}"
+        text = f"{one.title}\n\n{seam_tables.markdown(one, runs, _SPLIT.value)}"
+        if name == "1":
+            text += "\n" + seam_tables.outputs_markdown(runs, _SPLIT.value, list(plan))
+            _write_curves(output / f"{stem}.png", one, runs)
+        if name == "figure6":
+            with run_folder.atomic_path(output / f"{stem}.png") as temporary:
+                temporary.write_bytes(seam_tables.figure6_png(one, runs))
+        run_folder.write_text(output / f"{stem}.md", text)
+        with run_folder.atomic_path(output / f"{stem}.csv") as path, path.open("w") as file:
+            csv.writer(file).writerows(seam_tables.csv_rows(one, runs))
+        print(f"Table {name}: {text}" if name != "figure6" else f"Figure 6: {text}")
+
+
+def _write_curves(path, one, runs):
+    """Draw mIoU, mFN and mFP over the threshold, of the first seed's run of each row."""
+    from wsss_tf.evaluation.plots import curves_png
+
+    curves = {}
+    for cell in one.cells:
+        run = runs[cell.configuration, _SEEDS.value[0]].get(cell.evaluation, {})
+        if "sweep" in run and "+crf" not in cell.evaluation:
+            curves[ROWS[cell.configuration][0]] = run["sweep"]
+    if curves:
+        with run_folder.atomic_path(path) as temporary:
+            temporary.write_bytes(curves_png(curves))
 
 
 if __name__ == "__main__":

@@ -108,6 +108,16 @@ def test_infer_then_evaluate(run_dir):
     assert "report.html" in out
 
 
+def test_infer_by_grad_cam(run_dir, tmp_path):
+    arguments = [f"--run_dir={run_dir}", "--split=val", "--method=gradcam++", "--scales=1"]
+    out = _ok("infer", *arguments, f"--output={tmp_path}")
+    assert "6 written" in out
+    class_ids, cams = run_folder.load_cams(tmp_path / "cams", "shapes_val_00000")
+    assert cams.shape == (len(class_ids), 48, 48)
+    result = _run("infer", *arguments, "--cam_output=cam")
+    _user_error(result, "--cam_output", "gradcam++")
+
+
 def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "in/sub").mkdir(parents=True)

@@ -34,6 +34,12 @@ _FLIP = flags.DEFINE_bool(
 _POSTPROCESS = flags.DEFINE_bool(
     "postprocess", True, "For masks: apply the recipe's postprocess (such as a CRF), if it has one."
 )
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "cam",
+    ["cam", "gradcam", "gradcam++"],
+    "What to compute; for the second and third give an --output of their own.",
+)
 _CAM_OUTPUT = flags.DEFINE_string(
     "cam_output", None, "Network output to use: cam or cam_rv (default: the recipe's)."
 )
@@ -106,7 +112,14 @@ def main():
 
 
 # Flags that mean nothing for the other kind of network.
-_CAM_FLAGS = ("cam_output", "background_threshold", "label_threshold")
+_CAM_FLAGS = (
+    "method",
+    "cam_output",
+    "background_threshold",
+    "label_threshold",
+    "crf",
+    "random_walk",
+)
 _MASK_FLAGS = ("postprocess",)
 
 
@@ -126,7 +139,11 @@ def _infer_cams(recipe, net, source, output, scales):
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
     # Before hours of work; after the run's own recipe, which it replaces as what gin knows.
     affinity = _load_affinity()
-    compute = MultiScaleCam(net, cam_output, scales or SCALES, _FLIP.value is not False)
+    scales, flip = scales or SCALES, _FLIP.value is not False
+    if _METHOD.value == "cam":
+        compute = MultiScaleCam(net, cam_output, scales, flip)
+    else:
+        compute = _grad_cam(net, scales, flip)
     written, kept = label_source(
         compute,
         source,
@@ -209,6 +226,17 @@ def _infer_masks(recipe, net, source, output, scales):
         overwrite=_OVERWRITE.value,
     )
     print(f"{written} written, {kept} kept: {output / 'predictions'}")
+
+
+def _grad_cam(net, scales, flip):
+    from wsss_tf.inference.grad_cam import GradCam
+
+    if _CAM_OUTPUT.value:
+        raise UserError(f"--cam_output means nothing for --method={_METHOD.value}.")
+    try:
+        return GradCam(net, _METHOD.value, scales, flip)
+    except ValueError as error:
+        raise UserError(f"--method={_METHOD.value}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -197,3 +197,17 @@ def save_config(run_dir):
     text = gin.operative_config_str()
     run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
     return text
+
+
+def parsed_config():
+    """Return what was parsed last, without defaults, as gin text in a fixed order."""
+    return gin.config_str()
+
+
+def save_parsed_config(run_dir, comment):
+    """Write what was parsed, without defaults, to a run folder that was not trained.
+
+    The operative configuration is that of what has been called, which is little there.
+    """
+    text = f"# {comment}\n\n{parsed_config()}"
+    run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)

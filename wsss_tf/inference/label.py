@@ -20,7 +20,7 @@ def label_source(
     """Write `cams/<id>.npz` and `pseudo_labels/<id>.png` for every image of a source.
 
     Args:
-      compute: `multi_scale_cam.MultiScaleCam`.
+      compute: `multi_scale_cam.MultiScaleCam` or `grad_cam.GradCam`.
       source: `data.source.Source`. Only classes in an image's labels are kept; where the whole
         source has no labels, the classes whose probability exceeds `label_threshold`.
       output: folder, a `pathlib.Path`.
@@ -45,7 +45,7 @@ def label_source(
     kept = len(source) - len(todo)
     with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
         for batch in batches_of_equal_size(source, todo, batch_size):
-            outputs = compute(np.stack([image for _, image in batch]))
+            outputs = _run(compute, source, batch, labelled)
             cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
             for row, (position, _) in enumerate(batch):
                 present = source.labels[position] > 0
@@ -86,3 +86,12 @@ def batches_of_equal_size(source, positions, batch_size, max_pixels=None):
             batch = []
         batch.append((int(position), image))
     yield batch
+
+
+def _run(compute, source, batch, labelled):
+    pictures = np.stack([image for _, image in batch])
+    if not getattr(compute, "needs_labels", False):
+        return compute(pictures)
+    # Gradients are taken for the classes in question; without labels that is every one.
+    labels = source.labels[[position for position, _ in batch]]
+    return compute(pictures, labels if labelled else np.ones_like(labels))

@@ -27,27 +27,46 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
     Source: official `infer_SEAM.py`: bicubic resizing of the 8-bit picture, and bilinear resizing
     of the maps without aligned corners.
     """
+
+    def run(copies):
+        outputs = net(copies, training=False)
+        maps = tf.cast(outputs[output], tf.float32)[..., 1:]
+        if output == "cam":  # raw scores: a copy that votes against a class must not cancel others
+            maps = tf.nn.relu(maps)
+        return maps, tf.reduce_mean(tf.cast(outputs["cam"], tf.float32), axis=[1, 2])[:, 1:]
+
+    total, logits = sum_over_copies(run, pictures, scales, flip)
+    return tf.nn.relu(total), tf.sigmoid(logits)
+
+
+def sum_over_copies(run, pictures, scales, flip):
+    """Add up the maps of scaled and mirrored copies of pictures, all brought to the pictures' size.
+
+    Args:
+      run: function of normalised copies float32 [n, h, w, 3] to (maps [n, any, any, P], values
+        [n, C]).
+      pictures, scales, flip: as in `multi_scale_scores`.
+
+    Returns:
+      (float32 [B, H, W, P] sum of the maps, float32 [B, C] mean of the values).
+    """
     size = tf.shape(pictures)[1:3]
-    total, logits = 0.0, 0.0
+    total, mean = 0.0, 0.0
     for scale in scales:
         scaled = tf.round(tf.cast(size, tf.float64) * scale)
         scaled = tf.maximum(tf.cast(scaled, tf.int32), 1)
         copies = ops.normalize_image(images.resize_bicubic(pictures, scaled))
         if flip:
             copies = tf.concat([copies, tf.reverse(copies, [2])], axis=0)
-        outputs = net(copies, training=False)
-        maps = tf.cast(outputs[output], tf.float32)[..., 1:]
-        if output == "cam":  # raw scores: a copy that votes against a class must not cancel others
-            maps = tf.nn.relu(maps)
+        maps, values = run(copies)
         maps = ops.resize_bilinear(maps, size, align_corners=False)
-        values = tf.reduce_mean(tf.cast(outputs["cam"], tf.float32), axis=[1, 2])[:, 1:]
         if flip:
             maps, mirrored = tf.split(maps, 2)
             maps += tf.reverse(mirrored, [2])
             values = tf.add_n(tf.split(values, 2)) / 2
         total += maps
-        logits += values / len(scales)
-    return tf.nn.relu(total), tf.sigmoid(logits)
+        mean += values / len(scales)
+    return total, mean
 
 
 def normalize_scores(scores):
