@@ -127,8 +127,7 @@ def test_one_iteration_by_hand():
     # Two pixels in a row of equal colour; each kernel is 1 and k, its row sums 1 + k.
     logits = np.float64([[1.0, 0.0], [0.0, 0.5]]).reshape(1, 1, 2, 2)
     image = np.full((1, 1, 2, 3), 7, np.uint8)
-    options = dict(gaussian_xy=2.0, bilateral_xy=1.0, gaussian_weight=3.0, bilateral_weight=10.0)
-    q = mean_field(logits, image, iterations=1, **options)
+    q = mean_field(logits, image, gaussian_xy=2.0, bilateral_xy=1.0, iterations=1)
     start = np.exp(logits[0, 0]) / np.exp(logits[0, 0]).sum(axis=1, keepdims=True)
     new = logits[0, 0].copy()
     for weight, k in ((3, np.exp(-1 / 8)), (10, np.exp(-1 / 2))):

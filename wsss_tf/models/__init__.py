@@ -4,3 +4,4 @@ Importing this package registers every layer with Keras, so that saved networks 
 """
 
 from wsss_tf.models import seam as seam
+from wsss_tf.models import sec as sec
