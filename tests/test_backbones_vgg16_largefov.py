@@ -4,6 +4,8 @@ import pytest
 from keras import layers
 
 from wsss_tf.backbones.vgg16_largefov import BLOCKS, subsample_vgg16, vgg16_largefov
+from wsss_tf.models.sec import background_network, foreground_network, sec_network
+from wsss_tf.training.initial_weights import load_initial_weights
 
 
 def embed(network, data):
@@ -96,6 +98,20 @@ def test_fully_connected_layers_become_dilated_convolutions():
     whole = units @ np.asarray(fc2.kernel) + np.asarray(fc2.bias)
     small = units[::4] @ weights["fc7/kernel"][0, 0] + weights["fc7/bias"]
     np.testing.assert_allclose(small, whole[::4], atol=1e-5)
+
+
+def test_weights_start_all_three_networks(tmp_path):
+    np.savez(tmp_path / "vgg16.npz", **subsample_vgg16(small_vgg16()))
+    expected = {
+        sec_network: (set(), {"fc8"}),
+        foreground_network: ({"fc6", "fc7"}, {"fc6_cam", "fc7_cam", "fc8_cam"}),
+        background_network: ({"fc6", "fc7"}, {"fc6_bg", "fc7_bg", "fc8_bg"}),
+    }
+    for build, layers_of in expected.items():
+        network = build(3, image_size=33, width=1 / 64)
+        loaded, missing, unused = load_initial_weights(network, tmp_path / "vgg16.npz")
+        assert {"conv1_1/kernel", "conv5_3/bias"} <= set(loaded)
+        assert tuple({path.split("/")[0] for path in x} for x in (unused, missing)) == layers_of
 
 
 @pytest.mark.large
