@@ -21,23 +21,24 @@ tf.config.set_logical_device_configuration(
 
 _HERE = pathlib.Path(__file__).resolve()
 _GOLDEN = _HERE.parent / "data"
-_SHARED_GOLDEN = _HERE.parents[2] / "shared" / "golden"  # large or with photographs, not in git
+# Files over 1 MiB or with photographs in them, beside the checkout.
+_LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
 
 
 @pytest.fixture(scope="session")
 def golden():
     """Return a function from a golden file's name to its arrays, results of the official code.
 
-    "sec/gwrp" is of the method SEC; without a folder the method is SEAM.
+    A name is "method/file"; without a method it is SEAM's.
     """
 
     def load(name):
-        name = name if "/" in name else f"seam/{name}"
-        path = _GOLDEN / f"{name}.npz"
+        name = f"{name if '/' in name else f'seam/{name}'}.npz"
+        path = _GOLDEN / name
         if not path.exists():
-            if not _SHARED_GOLDEN.is_dir():
+            if not _LARGE_GOLDEN.is_dir():
                 pytest.skip("skipped: no shared data")
-            path = _SHARED_GOLDEN / f"{name}.npz"
+            path = _LARGE_GOLDEN / name
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 

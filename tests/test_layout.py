@@ -22,7 +22,7 @@ ALLOWED = {
     "losses": {"ops"},
     "backbones": {"ops", "layers"},
     "models": {"ops", "layers", "backbones"},
-    "training": {"ops", "losses", "models", *_FILES},
+    "training": {"ops", "layers", "losses", "models", *_FILES},
     "data": {"ops", *_FILES},
     "evaluation": {"ops", *_FILES},
     "inference": {"ops", "models", "evaluation", *_FILES},

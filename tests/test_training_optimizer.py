@@ -6,12 +6,14 @@ import pytest
 
 from wsss_tf.models.seam import NEW_LAYERS, seam_network
 from wsss_tf.training.optimizer import (
+    CaffeSGD,
     GroupedAdam,
     GroupedSGD,
     PolynomialSchedule,
     poly_adam,
     poly_sgd,
     role_rules,
+    step_sgd,
 )
 
 
@@ -31,6 +33,42 @@ def test_agrees_with_the_official_optimizer(golden):
         optimizer.apply_gradients(zip(map(keras.ops.convert_to_tensor, gradients), variables))
         np.testing.assert_allclose(np.stack(variables), params, rtol=0, atol=1e-6)
     assert int(optimizer.iterations) == len(data["grads"])
+
+
+# With float64 variables too the rate is a float32 number.
+@pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-8), ("float32", 1e-6)])
+def test_caffe_sgd_agrees_with_the_reference(golden, dtype, atol):
+    data = golden("sec/solver")
+    names = ["kernel", "bias", "fc8_kernel", "fc8_bias"]
+    rules = [
+        (name, rate, 5e-4 * decay)
+        for name, rate, decay in zip(names, data["lr_mult"], data["decay_mult"])
+    ]
+    schedule = keras.optimizers.schedules.ExponentialDecay(
+        float(data["lr"][0]), int(data["stepsize"]), 0.1, staircase=True
+    )
+    optimizer = CaffeSGD(schedule, momentum=0.9, rules=rules)
+    params = [data[f"param_{name}"] for name in names]
+    variables = [
+        keras.Variable(param[0], name=name, dtype=dtype) for param, name in zip(params, names)
+    ]
+    for step, rate in enumerate(data["lr"]):
+        assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-6)
+        gradients = [
+            keras.ops.convert_to_tensor(data[f"grad_{name}"][step].astype(dtype)) for name in names
+        ]
+        optimizer.apply_gradients(zip(gradients, variables))
+        for variable, param in zip(variables, params):
+            np.testing.assert_allclose(variable, param[step + 1], rtol=0, atol=atol)
+
+
+def test_step_sgd_drops_the_rate_and_names_new_layers():
+    optimizer = step_sgd(100, ["fc8"], learning_rate=1e-3, steps_per_drop=2000)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 1999, 2000, 4000, 7999)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5, 1e-6], rtol=1e-5)
+    assert optimizer._rule("fc8/kernel") == (10, 5e-4)
+    assert optimizer._rule("fc8/bias") == (20, 0)
+    assert optimizer._rule("conv1_1/bias") == (2, 0)
 
 
 def test_schedule_by_hand():
@@ -134,8 +172,9 @@ def test_groups_of_the_seam_network(options, expected):
     [
         lambda: poly_sgd(5, ["new"], learning_rate=0.1, momentum=0.9, weight_decay=0.01),
         lambda: poly_adam(5, ["new"], weight_decay=0.01, new_layer_multiplier=3, warmup_steps=2),
+        lambda: step_sgd(5, ["new"], learning_rate=0.1, steps_per_drop=2),
     ],
-    ids=["poly_sgd", "poly_adam"],
+    ids=["poly_sgd", "poly_adam", "step_sgd"],
 )
 def test_a_saved_run_continues_exactly(make, tmp_path):
     keras.utils.set_random_seed(0)

@@ -26,6 +26,12 @@ def normalize_image(image):
     return (image / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
 
 
+def denormalize_image(image):
+    """Undo `normalize_image`: float32 [..., H, W, 3] to RGB values in 0..255, float32."""
+    image = ops.cast(image, "float32")
+    return (image * np.float32(IMAGENET_STD) + np.float32(IMAGENET_MEAN)) * 255.0
+
+
 def resize_bilinear(x, size, align_corners):
     """Resize maps bilinearly, without antialiasing.
 
@@ -64,6 +70,40 @@ def _interpolate_axis(x, length, axis):
     shape[axis] = -1
     weight = ops.reshape(position - ops.cast(low, "float32"), shape)
     return ops.take(x, low, axis=axis) * (1 - weight) + ops.take(x, high, axis=axis) * weight
+
+
+def weighted_rank_pooling(scores, decay):
+    """Pool each map to a mean weighted by rank: global weighted rank pooling.
+
+    Args:
+      scores: [B, h, w, K].
+      decay: in [0, 1], a number or one for each class: the j-th largest value of a map (from 0)
+        has the weight decay^j. 0 is the maximum (0^0 = 1), 1 the average.
+
+    Returns:
+      [B, K], dtype of `scores`. Gradient reaches each pixel by the weight of its rank.
+
+    Source: SEC (Kolesnikov and Lampert, ECCV 2016), equation 3.
+    """
+    _, height, width, classes = ops.shape(scores)
+    if isinstance(decay, int | float):
+        if decay == 0:
+            return ops.max(scores, axis=(1, 2))
+        if decay == 1:
+            return ops.mean(scores, axis=(1, 2))
+        decay = [decay] * classes
+    count = height * width
+    if isinstance(count, int):  # in float64: the weights have powers of hundreds
+        weights = np.power(np.float64(decay)[:, None], np.arange(count))
+        weights /= weights.sum(axis=1, keepdims=True)
+    else:
+        rank = ops.cast(ops.arange(count), "float64")
+        weights = ops.power(ops.convert_to_tensor(decay, "float64")[:, None], rank)
+        weights = weights / ops.sum(weights, axis=1, keepdims=True)
+    # Classes before pixels: sorted along the last axis, where values lie side by side.
+    flat = ops.reshape(ops.transpose(scores, (0, 3, 1, 2)), (-1, classes, count))
+    ranked = -ops.sort(-flat, axis=-1)
+    return ops.sum(ranked * ops.cast(weights, scores.dtype), axis=-1)
 
 
 def max_norm(scores):

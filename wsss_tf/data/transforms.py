@@ -88,12 +88,15 @@ def random_long_side(smallest, largest):
 
 
 def random_flip(example, rng_seed):
-    """Mirror image and mask left to right, with probability one half."""
+    """Mirror image, mask and cues left to right, with probability one half."""
     flipped = tf.random.stateless_uniform([], rng_seed) < 0.5
-    columns = tf.range(tf.shape(example["image"])[1])
-    columns = tf.where(flipped, tf.reverse(columns, [0]), columns)
+
+    def mirrored(value):
+        columns = tf.range(tf.shape(value)[1])
+        return tf.gather(value, tf.where(flipped, columns[::-1], columns), axis=1)
+
     return {
-        key: tf.gather(value, columns, axis=1) if key in ("image", "mask") else value
+        key: mirrored(value) if key in ("image", "mask", "cues") else value
         for key, value in example.items()
     }
 

@@ -6,3 +6,4 @@ Importing this package registers every layer with Keras, so that saved networks 
 from wsss_tf.models import affinitynet as affinitynet
 from wsss_tf.models import deeplab as deeplab
 from wsss_tf.models import seam as seam
+from wsss_tf.models import sec as sec

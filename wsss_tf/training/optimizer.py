@@ -99,6 +99,29 @@ class GroupedSGD(_RuledOptimizer, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable("wsss_tf")
+class CaffeSGD(_RuledOptimizer, keras.optimizers.SGD):
+    """SGD with momentum as Caffe computes it, with rules by variable path.
+
+    buffer = momentum * buffer + lr * multiplier * (gradient + decay * w);  w = w - buffer.
+    The rate is inside the buffer, so what is in it when the rate drops keeps the old one.
+
+    Args and raises: as `GroupedSGD`.
+    """
+
+    def __init__(self, learning_rate, momentum=0.9, rules=((".*", 1.0, 0.0),), **kwargs):
+        super().__init__(learning_rate, momentum=momentum, **kwargs)
+        self.rules = [tuple(rule) for rule in rules]
+
+    def _update(self, gradient, variable, learning_rate):
+        change = ops.cast(learning_rate, variable.dtype) * gradient
+        if self.momentum:
+            buffer = self.momentums[self._get_variable_index(variable)]
+            change = self.momentum * buffer + change
+            self.assign(buffer, change)
+        self.assign_sub(variable, change)
+
+
+@keras.saving.register_keras_serializable("wsss_tf")
 class GroupedAdam(_RuledOptimizer, keras.optimizers.Adam):
     """Adam with rules by variable path; decay is coupled, as in PyTorch's Adam.
 
@@ -180,4 +203,32 @@ def poly_adam(
     return GroupedAdam(
         PolynomialSchedule(learning_rate, total_steps, power, warmup_steps),
         rules=role_rules(new_layers, weight_decay, new_layer_multiplier, batchnorm_multiplier),
+    )
+
+
+def step_sgd(
+    total_steps,
+    new_layers,
+    learning_rate=1e-3,
+    momentum=0.9,
+    weight_decay=5e-4,
+    steps_per_drop=2000,
+    drop=0.1,
+    new_layer_multiplier=10.0,
+):
+    """Return Caffe's SGD with a learning rate that drops in steps, and groups by role.
+
+    Args:
+      total_steps: length of the run; the schedule does not depend on it.
+      new_layers, weight_decay, new_layer_multiplier: as in `role_rules`.
+      learning_rate: of the first `steps_per_drop` steps, then times `drop`, and so on.
+      momentum: as in `CaffeSGD`.
+    """
+    del total_steps
+    return CaffeSGD(
+        keras.optimizers.schedules.ExponentialDecay(
+            learning_rate, steps_per_drop, drop, staircase=True
+        ),
+        momentum=momentum,
+        rules=role_rules(new_layers, weight_decay, new_layer_multiplier),
     )
