@@ -20,20 +20,25 @@ tf.config.set_logical_device_configuration(
 )
 
 _HERE = pathlib.Path(__file__).resolve()
-_GOLDEN = _HERE.parent / "data" / "seam"
-_LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden" / "seam"  # over 1 MiB, beside the checkout
+_GOLDEN = _HERE.parent / "data"
+# Files over 1 MiB or with photographs in them, beside the checkout.
+_LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """Return a function from a golden file's name to its arrays, results of the official code."""
+    """Return a function from a golden file's name to its arrays, results of the official code.
+
+    A name is "method/file"; without a method it is SEAM's.
+    """
 
     def load(name):
-        path = _GOLDEN / f"{name}.npz"
+        name = f"{name if '/' in name else f'seam/{name}'}.npz"
+        path = _GOLDEN / name
         if not path.exists():
             if not _LARGE_GOLDEN.is_dir():
                 pytest.skip("skipped: no shared data")
-            path = _LARGE_GOLDEN / path.name
+            path = _LARGE_GOLDEN / name
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
