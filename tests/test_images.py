@@ -264,3 +264,35 @@ def test_voc_files_decode_as_pillow():
         np.testing.assert_array_equal(decode_image(path.read_bytes()), by_pillow(path.read_bytes()))
     for path in sorted(root.glob("SegmentationClass*/*.png")):
         np.testing.assert_array_equal(decode_mask(path.read_bytes()), np.array(Image.open(path)))
+
+
+# === OpenCV's cubic ===
+
+
+def _cubic(row, length):
+    """One axis as OpenCV's documentation and source give it, in float64, pixel by pixel."""
+    a, out = -0.75, np.zeros(length)
+    for i in range(length):
+        centre = (i + 0.5) * len(row) / length - 0.5
+        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+            t = abs(centre - tap)
+            if t <= 1:
+                weight = (a + 2) * t**3 - (a + 3) * t**2 + 1
+            else:
+                weight = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+            out[i] += weight * row[min(max(tap, 0), len(row) - 1)]
+    return out
+
+
+@pytest.mark.parametrize("size", [(5, 20), (13, 6), (7, 11)], ids=["mixed", "mixed2", "same"])
+def test_resize_cubic(size):
+    x = np.random.default_rng(0).integers(0, 256, (2, 7, 11, 3)).astype(np.uint8)
+    expected = np.apply_along_axis(_cubic, 1, x.astype(float), size[0])
+    expected = np.apply_along_axis(_cubic, 2, expected, size[1])
+    resized = images.resize_cubic(tf.cast(x, tf.float32), size)
+    np.testing.assert_allclose(resized, expected, atol=1e-3)
+    rounded = tf.function(images.resize_cubic)(x[0], tf.constant(size))
+    assert rounded.dtype == tf.uint8
+    assert np.abs(rounded.numpy() - np.clip(expected[0], 0, 255)).max() <= 0.502
+    if size == (7, 11):
+        np.testing.assert_array_equal(resized, x)

@@ -144,6 +144,48 @@ def resize_bicubic(pictures, size):
     return tf.cond(tf.reduce_all(old == size), lambda: pictures, resized)
 
 
+def resize_cubic(x, size):
+    """Resize as OpenCV's INTER_CUBIC: a = -0.75, half-pixel centres, no antialiasing.
+
+    Args:
+      x: [..., H, W, D], float, or uint8 (rounded and clipped at the end).
+      size: (height, width), ints or int32 [2].
+
+    Returns:
+      [..., height, width, D], same dtype; the very values of `x` if the size is the same. OpenCV
+      computes 8-bit images with rounded weights: values may differ by one.
+    """
+    result = tf.cast(x, tf.float32)
+    for axis, length in ((-3, size[0]), (-2, size[1])):
+        axis += len(x.shape)
+        old = tf.shape(x)[axis]
+        ratio = tf.cast(old, tf.float64) / tf.cast(length, tf.float64)
+        position = (tf.cast(tf.range(length), tf.float64) + 0.5) * ratio - 0.5
+        first = tf.floor(position)
+        part = tf.cast(position - first, tf.float32)
+        # The border pixel is repeated outside.
+        taps = [
+            tf.gather(result, tf.clip_by_value(tf.cast(first, tf.int32) + i, 0, old - 1), axis=axis)
+            for i in (-1, 0, 1, 2)
+        ]
+        shape = [-1] + [1] * (len(x.shape) - 1 - axis)
+        weights = [tf.reshape(weight, shape) for weight in _cubic_weights(part)]
+        result = tf.add_n([tap * weight for tap, weight in zip(taps, weights)])
+    if x.dtype == tf.uint8:
+        result = tf.cast(tf.clip_by_value(tf.round(result), 0, 255), tf.uint8)
+    return result
+
+
+def _cubic_weights(x, a=-0.75):
+    """Return the weights of the taps at -1, 0, 1 and 2 for positions x in [0, 1)."""
+
+    def near(t):
+        return ((a + 2) * t - (a + 3)) * t * t + 1
+
+    left = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a
+    return left, near(x), near(1 - x), 1 - left - near(x) - near(1 - x)
+
+
 # === Masks ===
 
 

@@ -16,23 +16,37 @@ class Recipe:
     """The factories and numbers that make a run; every field is a gin binding `Recipe.<field>`.
 
     Attributes:
-      source: `source(split=...)` -> `data.source.Source`.
-      network: `network(num_classes=...)` -> functional `keras.Model` with named outputs.
+      source: `source(split=...)` -> `data.source.Source`; the data set, to train on and to score.
+      network: `network(num_classes=...)` -> functional `keras.Model` with named outputs. It is
+        given C (foreground classes) where there is a `cam_output`, K (all classes, those of the
+        masks) where there is none.
       augmentation: `augmentation()` -> function of (example, seed) for training.
       step: `step(network)` -> `keras.Model` whose `train_step` is the method.
       optimizer: `optimizer(total_steps=...)` -> `keras.optimizers.Optimizer`.
       train_split, validation_split: split names; None as the second means no validation.
       batch_size: examples in a global batch.
       epochs: passes over the training split.
+      steps: length of the run in optimizer steps, instead of in `epochs`.
       seed: of initial weights, order and augmentation.
       initial_weights: `.npz`, `.keras` or `.weights.h5` file to start from, or "package:NAME" for
         one that comes with the package; None to start from random values.
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
-      cam_output: the network output that inference takes as class scores.
+      cam_output: the network output that inference takes as class scores; None for a network that
+        predicts masks: its output "logits", [B, H, W, K], are the scores.
       validation_images: how many validation images to score after each epoch, spread evenly.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
       weakly_supervised: train on image labels; masks are not even read.
+      pseudo_labels: folder of masks that take the place of the training split's own, such as
+        "RUN/pseudo_labels"; None trains on the data set's masks. Not for weak supervision.
+      validation_source: as `source`, where validation, inference and evaluation are on another one
+        than training (one whose masks are the truth); None for `source`.
+      predictor: for a network that predicts masks: `predictor(network)` -> function of pictures to
+        class probabilities, such as `inference.segment.multi_scale_predictor`; None for that one
+        with its defaults. Also takes `scales` and `flip`, which the commands set.
+      postprocess: for such a network: `postprocess()` -> function of (probabilities float32
+        [h, w, K], image uint8 [h, w, 3]) to probabilities [h, w, K], such as a CRF, that inference
+        applies to each picture; None for none.
       deterministic: bitwise repeatable runs (`tf.config.experimental.enable_op_determinism`).
       require_labels: an image of the training split without any label is a bad one; False takes it
         as a picture of background only.
@@ -48,17 +62,35 @@ class Recipe:
     validation_split: str | None = "val"
     batch_size: int = 8
     epochs: int = 8
+    steps: int | None = None
     seed: int = 0
     initial_weights: str | None = None
     require_initial_weights: bool = False
-    cam_output: str = "cam_rv"
+    cam_output: str | None = "cam_rv"
     validation_images: int = 100
     devices: object = "auto"
     precision: str = "float32"
     weakly_supervised: bool = True
+    pseudo_labels: str | None = None
+    validation_source: Callable | None = None
+    predictor: Callable | None = None
+    postprocess: Callable | None = None
     deterministic: bool = False
     require_labels: bool = True
     skip_bad_images: bool = False
+
+    @property
+    def predicts_masks(self):
+        """Whether the network gives "logits" of masks instead of class activation maps."""
+        return self.cam_output is None
+
+    def num_outputs(self, source):
+        """Return what `network` takes as `num_classes`: K for masks, C for CAMs."""
+        return len(source.class_names) if self.predicts_masks else source.num_classes
+
+    def true_source(self, split):
+        """Return a split of the source whose masks are the truth."""
+        return (self.validation_source or self.source)(split=split)
 
 
 # Where the recipes are: in an installed package, and in a checkout.

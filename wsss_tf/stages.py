@@ -9,11 +9,13 @@ import tensorflow as tf
 from wsss_tf import recipe as recipe_lib
 from wsss_tf import run_folder
 from wsss_tf.data import checks, pipeline
+from wsss_tf.data.pseudo_labels import with_pseudo_labels
 from wsss_tf.errors import UserError
+from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.initial_weights import load_initial_weights
 from wsss_tf.training.loop import fit
-from wsss_tf.validation import make_validation
+from wsss_tf.validation import make_mask_validation, make_validation
 
 
 def train(recipe, run_dir):
@@ -32,30 +34,34 @@ def train(recipe, run_dir):
     keras.config.set_dtype_policy(recipe.precision)
     strategy = make_strategy(recipe.devices, recipe.batch_size)
 
-    source = recipe.source(split=recipe.train_split)
-    if not source.has_background and recipe.weakly_supervised:
-        raise UserError(
-            f"{source.name}: its first class is {source.class_names[0]!r}, not 'background', so it "
-            "cannot be learnt from image labels."
-        )
-    if recipe.weakly_supervised:
-        source = source.without_masks()
+    source = _training_source(recipe)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
     augmentation = recipe.augmentation()
     steps = pipeline.steps_per_epoch(source, recipe.batch_size)
+    total_steps = steps * recipe.epochs if recipe.steps is None else recipe.steps
+    if total_steps < 1:
+        raise UserError(f"a run of {total_steps} steps: set Recipe.epochs or Recipe.steps.")
 
     with strategy.scope():
-        net = recipe.network(num_classes=source.num_classes)
+        net = recipe.network(num_classes=recipe.num_outputs(source))
         _initialise(net, recipe)
         step = recipe.step(net)
-        step.compile(optimizer=recipe.optimizer(total_steps=steps * recipe.epochs))
+        step.compile(optimizer=recipe.optimizer(total_steps=total_steps))
 
+    if recipe.predicts_masks:
+        # Also to have gin note their settings in config.gin, which inference reads.
+        make_predictor(recipe, net)
+        make_postprocess(recipe)
     validate = None
     if recipe.validation_split is not None:
-        val_source = recipe.source(split=recipe.validation_split)
+        val_source = recipe.true_source(recipe.validation_split)
         val_source = checked_source(recipe, val_source, run_dir)
-        validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
+        if recipe.predicts_masks:
+            predictor = make_predictor(recipe, net, scales=(1.0,), flip=False)
+            validate = make_mask_validation(val_source, predictor, recipe.validation_images)
+        else:
+            validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
 
     def batches(first_step):
         return pipeline.training_batches(
@@ -69,16 +75,69 @@ def train(recipe, run_dir):
 
     run_folder.write_text(run_dir / "class_names.txt", "\n".join(source.class_names) + "\n")
     print(
-        f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes; "
-        f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size}; "
+        f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes, "
+        f"{_supervision(recipe)}; {total_steps} steps of {recipe.batch_size}, {steps} an epoch; "
         f"{strategy.num_replicas_in_sync} replica(s)."
     )
-    first_step = fit(step, batches, steps, recipe.epochs, run_dir, validate, after_first_step)
-    if first_step >= steps * recipe.epochs:
+    first_step = fit(step, batches, steps, total_steps, run_dir, validate, after_first_step)
+    if first_step >= total_steps:
         print(f"already trained for {first_step} steps; nothing to do.")
     elif first_step:
         print(f"went on from step {first_step}.")
     print(f"network: {run_dir / 'checkpoints' / 'last.keras'}")
+
+
+def _training_source(recipe):
+    """Return the source to train on, with the masks that the recipe says, or none.
+
+    Raises:
+      UserError: the source has not what the kind of supervision needs.
+    """
+    source = recipe.source(split=recipe.train_split)
+    if recipe.weakly_supervised:
+        if recipe.pseudo_labels is not None:
+            raise UserError(
+                f"Recipe.pseudo_labels = {str(recipe.pseudo_labels)!r}, but this recipe learns "
+                "from image labels and reads no masks (Recipe.weakly_supervised is True)."
+            )
+        if not source.has_background:
+            raise UserError(
+                f"{source.name}: its first class is {source.class_names[0]!r}, not 'background', "
+                "so it cannot be learnt from image labels."
+            )
+        return source.without_masks()
+    if recipe.pseudo_labels is not None:
+        return with_pseudo_labels(source, recipe.pseudo_labels)
+    if not source.has_masks:
+        raise UserError(
+            f"{source.name}: split {source.split!r} has no masks to train on; give their folder in "
+            "the recipe, or a folder of pseudo labels as Recipe.pseudo_labels."
+        )
+    return source
+
+
+def _supervision(recipe):
+    if recipe.weakly_supervised:
+        return "image labels only"
+    if recipe.pseudo_labels is not None:
+        return f"pseudo labels of {recipe.pseudo_labels}"
+    return "masks of the data set"
+
+
+def make_predictor(recipe, net, **options):
+    """Return the recipe's function of pictures to class probabilities.
+
+    Args:
+      recipe: `recipe.Recipe` of a network that predicts masks.
+      net: the network.
+      **options: `scales` or `flip`, to override the recipe's.
+    """
+    return (recipe.predictor or multi_scale_predictor)(net, **options)
+
+
+def make_postprocess(recipe):
+    """Return the recipe's function of (probabilities, image) to probabilities, or None."""
+    return None if recipe.postprocess is None else recipe.postprocess()
 
 
 def _initialise(net, recipe):

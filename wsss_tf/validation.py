@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from wsss_tf.evaluation import plots
+from wsss_tf.evaluation.confusion import Confusion, mean_iou, pixel_accuracy
 from wsss_tf.evaluation.threshold_sweep import Sweep
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
@@ -24,7 +25,7 @@ def make_validation(source, net, output, num_images):
       "background_threshold"} where there are masks to score against, {"cams": uint8 [H, W, 3]
       picture of images over their strongest CAMs}).
     """
-    positions = np.linspace(0, len(source) - 1, min(num_images, len(source))).round().astype(int)
+    positions = _spread(source, num_images)
     compute = MultiScaleCam(net, output, scales=(1.0,), flip=False)
     scored = source.has_masks and source.has_background
 
@@ -50,6 +51,51 @@ def make_validation(source, net, output, num_images):
         }, pictures
 
     return validate
+
+
+def make_mask_validation(source, predict, num_images):
+    """Return the function that validates a network which predicts masks, after each epoch.
+
+    Args:
+      source: `data.source.Source` to validate on, with masks or without.
+      predict: function of pictures uint8 [1, H, W, 3] to probabilities [1, H, W, K], by the network
+        under training.
+      num_images: how many images, spread evenly over the split.
+
+    Returns:
+      Function without arguments, to ({"miou", "pixel_accuracy"}, in 0..1, where there are masks to
+      score against, {"masks": uint8 [H, W, 3] picture of images over predictions over masks}).
+    """
+    positions = _spread(source, num_images)
+
+    def validate():
+        confusion = Confusion(len(source.class_names))
+        columns = []
+        for i in positions:
+            example = source.load(tf.constant(i))
+            image = example["image"].numpy()
+            prediction = predict(image[None])[0].numpy().argmax(-1).astype(np.uint8)
+            shown = [image, plots.colour_mask(prediction)]
+            if source.has_masks:
+                mask = example["mask"].numpy()
+                confusion.update(mask, prediction)
+                shown.append(plots.colour_mask(mask))
+            if len(columns) < _PICTURES:
+                columns.append(np.concatenate(shown, axis=0))
+        pictures = {"masks": _side_by_side(columns)}
+        if not confusion.matrix.any():
+            return {}, pictures
+        return {
+            "miou": float(mean_iou(confusion.matrix)),
+            "pixel_accuracy": float(pixel_accuracy(confusion.matrix)),
+        }, pictures
+
+    return validate
+
+
+def _spread(source, count):
+    """Return the positions of at most `count` images, spread evenly over the source."""
+    return np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
 
 
 def _column(image, cams):

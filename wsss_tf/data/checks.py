@@ -46,7 +46,7 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
     def report(position, reason):
         reasons[position] = reason
         if not skip_bad_images:
-            path = f" ({source.paths[position]})" if source.paths else ""
+            path = f" ({_files(source)[position]})" if _files(source) else ""
             raise UserError(
                 f"{source.name}: image {source.ids[position]!r}{path} of split {source.split!r}: "
                 f"{reason}; {_HINT}"
@@ -54,7 +54,7 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
 
     unlabelled = set(np.flatnonzero(~source.labels.any(1)).tolist()) if require_labels else set()
     in_doubt = unlabelled
-    if source.paths is not None:
+    if _files(source) is not None:
         cache = None if source.has_masks else cache
         in_doubt = _check_files(source, unlabelled, cache, report)
     for position in sorted(in_doubt):
@@ -79,10 +79,11 @@ def _check_files(source, unlabelled, cache, report):
       The positions in `unlabelled` that were in the cache, so have not been reported.
     """
     known = _read_cache(cache)
-    fingerprints = [_fingerprint(path) for path in source.paths]
+    files = _files(source)
+    fingerprints = [_fingerprint(path) for path in files]
     to_decode = [
         position
-        for position, (path, fingerprint) in enumerate(zip(source.paths, fingerprints))
+        for position, (path, fingerprint) in enumerate(zip(files, fingerprints))
         if fingerprint is None or known.get(path) != fingerprint
     ]
     if not to_decode:
@@ -98,7 +99,7 @@ def _check_files(source, unlabelled, cache, report):
             found, "checking images", len(to_decode), leave=False, delay=1
         ):
             if reason is None:
-                known[source.paths[position]] = fingerprints[position]
+                known[files[position]] = fingerprints[position]
                 reason = _NO_LABEL if position in unlabelled else None
             if reason is not None:
                 report(position, reason)
@@ -108,6 +109,11 @@ def _check_files(source, unlabelled, cache, report):
         if cache is not None:
             run_folder.write_json(cache, known)
     return unlabelled.difference(to_decode)
+
+
+def _files(source):
+    """Return a file per id: the image, else (images may be drawn) the mask; None if neither."""
+    return source.paths or source.mask_paths
 
 
 def _in_order(pool, function, items):
@@ -142,8 +148,13 @@ def _fault_finder(source):
 
     measure, measure_image = map(_traced, (measure, measure_image))
 
+    def mask_file(position):
+        # Pseudo labels lie in another place than the images.
+        position = int(position)
+        return f"; the mask is {source.mask_paths[position]}" if source.mask_paths else ""
+
     def find_fault(position):
-        path = source.paths[position]
+        path = _files(source)[position]
         if not os.path.isfile(path):
             return "there is no such file"
         if not os.path.getsize(path):
@@ -156,13 +167,16 @@ def _fault_finder(source):
                 measure_image(position)
             except tf.errors.OpError as image_error:
                 return f"not a JPEG or PNG, or damaged ({_in_short(image_error)})"
-            return f"its mask cannot be decoded ({_in_short(error)})"
+            return f"its mask cannot be decoded ({_in_short(error)}){mask_file(position)}"
         if (image_size != mask_size).any():
-            return f"its mask is {_size(mask_size)}, the image {_size(image_size)} (height x width)"
+            return (
+                f"its mask is {_size(mask_size)}, the image {_size(image_size)} (height x width)"
+                f"{mask_file(position)}"
+            )
         if largest >= num_values:
             return (
                 f"its mask has the value {largest}, but there are {num_values} classes "
-                f"(0..{num_values - 1}, and {IGNORE} for ignored pixels)"
+                f"(0..{num_values - 1}, and {IGNORE} for ignored pixels){mask_file(position)}"
             )
         return None
 

@@ -29,6 +29,7 @@ class Source:
         out where `has_masks` is false; it is 255 everywhere for an image without one.
       has_masks: whether `read` gives masks.
       paths: image file per id, for messages; None where there are no files.
+      mask_paths: likewise of the masks, "" where an image has none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     read: Callable
     has_masks: bool
     paths: tuple | None = None
+    mask_paths: tuple | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -87,21 +89,25 @@ class Source:
         def read(index):
             return {"image": self.read(index)["image"]}
 
-        return dataclasses.replace(self, read=read, has_masks=False)
+        return dataclasses.replace(self, read=read, has_masks=False, mask_paths=None)
 
     def select(self, positions):
         """Return a source of the examples at `positions` (sequence of ints), in that order."""
         chosen = np.asarray(positions, np.int64)
+
+        def of(values):
+            return None if values is None else tuple(values[i] for i in chosen)
 
         def read(index):
             return self.read(tf.gather(tf.constant(chosen), index))
 
         return dataclasses.replace(
             self,
-            ids=tuple(self.ids[i] for i in chosen),
+            ids=of(self.ids),
             labels=self.labels[chosen],
             read=read,
-            paths=None if self.paths is None else tuple(self.paths[i] for i in chosen),
+            paths=of(self.paths),
+            mask_paths=of(self.mask_paths),
         )
 
 
@@ -138,4 +144,5 @@ def file_source(name, split, class_names, ids, labels, image_paths, mask_paths=N
         read=read,
         has_masks=has_masks,
         paths=image_paths,
+        mask_paths=mask_paths,
     )

@@ -44,7 +44,7 @@ def label_source(
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
     with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
-        for batch in _batches(source, todo, batch_size):
+        for batch in batches_of_equal_size(source, todo, batch_size):
             outputs = compute(np.stack([image for _, image in batch]))
             cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
             for row, (position, _) in enumerate(batch):
@@ -61,8 +61,15 @@ def label_source(
     return len(todo), kept
 
 
-def _batches(source, positions, batch_size):
-    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size."""
+def batches_of_equal_size(source, positions, batch_size, max_pixels=None):
+    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size.
+
+    Args:
+      source: `data.source.Source`.
+      positions: ints, in the order wanted.
+      batch_size: at most so many in a list.
+      max_pixels: at most so many pixels in a list of more than one; None for no bound.
+    """
     if not positions:
         return
     chosen = tf.constant(positions, tf.int64)
@@ -72,7 +79,9 @@ def _batches(source, positions, batch_size):
     )
     batch = []
     for position, image in dataset.prefetch(2 * batch_size).as_numpy_iterator():
-        if batch and (len(batch) == batch_size or batch[0][1].shape != image.shape):
+        pixels = (len(batch) + 1) * image.shape[0] * image.shape[1]
+        is_full = len(batch) == batch_size or (max_pixels is not None and pixels > max_pixels)
+        if batch and (is_full or batch[0][1].shape != image.shape):
             yield batch
             batch = []
         batch.append((int(position), image))

@@ -1,0 +1,55 @@
+"""Masks that a network made, in the place of a data set's own: what is trained on next."""
+
+import dataclasses
+import pathlib
+
+import tensorflow as tf
+
+from wsss_tf import images
+from wsss_tf.errors import UserError
+
+
+def pseudo_label_source(split, base, folder):
+    """Return a split of a data set with the pseudo labels of a folder as its masks.
+
+    Args:
+      split: name of the split.
+      base: `base(split=...)` -> `data.source.Source`; images, names and labels are its.
+      folder: as in `with_pseudo_labels`.
+
+    Raises:
+      UserError: as `with_pseudo_labels`.
+    """
+    return with_pseudo_labels(base(split=split), folder)
+
+
+def with_pseudo_labels(source, folder):
+    """Return a source whose masks are the files `folder/<id>.png`.
+
+    Args:
+      source: `data.source.Source`, with masks of its own or without.
+      folder: of palette or 8-bit grey PNGs as large as the images, values 0..K-1, and 255 for
+        pixels to be ignored; such as `RUN/pseudo_labels` or `RUN/predictions`.
+
+    Raises:
+      UserError: no such folder, or a file is missing. Files that are broken, of a wrong size or
+        hold a value that is no class are found by `data.checks`.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"pseudo labels {folder}: no such folder.")
+    paths = tuple(str(folder / f"{image_id}.png") for image_id in source.ids)
+    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(paths)} images of split {source.split!r} of {source.name} "
+            f"have no pseudo label, the first is {missing[0]}; first run: "
+            f"python -m wsss_tf.infer --run_dir={folder.parent} --split={source.split}"
+        )
+    read_image = source.without_masks().read
+
+    def read(index):
+        contents = tf.io.read_file(tf.gather(tf.constant(paths), index))
+        return {**read_image(index), "mask": images.decode_mask(contents)}
+
+    return dataclasses.replace(source, read=read, has_masks=True, mask_paths=paths)
