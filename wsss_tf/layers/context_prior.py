@@ -42,6 +42,9 @@ class ContextPrior(keras.layers.Layer):
 
         intra, inter, prior = ContextPrior((60, 60), name="context_prior")(value)
 
+    Raises (in the call):
+      ValueError: maps of another size; a graph in which the size is not known fails when it runs.
+
     Memory: in training one [B, N, N] float32 map and its gradient (60 x 60: 49 MiB an image).
     Source: CPNet (Yu et al., CVPR 2020), section 3.3; official `CPHead`.
     """
@@ -84,6 +87,9 @@ class ContextPrior(keras.layers.Layer):
         """See the class."""
         self._check(value.shape)
         batch, depth = ops.shape(value)[0], value.shape[-1]
+        if None in value.shape[1:3]:
+            # Fails for another size, where a reshape would scramble one of as many positions.
+            value = ops.broadcast_to(value, (batch, *self.size, depth))
         flat = ops.reshape(value, (batch, self.positions, depth))
         # Before the sigmoid, [B, N, N]. Positions are flattened row by row: no transpose.
         prior = self._logits(flat, training)
@@ -118,15 +124,17 @@ class ContextPrior(keras.layers.Layer):
             if given not in (None, own):
                 raise ValueError(
                     f"a context prior for maps of {self.size[0]} x {self.size[1]} cannot take "
-                    f"{shape[1]} x {shape[2]}: its number of positions is fixed."
+                    f"{shape[1]} x {shape[2]}: run the network on sliding windows of the size it "
+                    "was made for (window_size)."
                 )
 
     def compute_output_spec(self, value, training=None):
         """See the class."""
         self._check(value.shape)
-        context = keras.KerasTensor((value.shape[0], *self.size, value.shape[-1]), "float32")
-        prior = keras.KerasTensor((value.shape[0], self.positions, self.positions), "float32")
-        return context, context, prior
+        context = (value.shape[0], *self.size, value.shape[-1])
+        prior = (value.shape[0], self.positions, self.positions)
+        # Three tensors: a model takes one that is returned twice for a single output.
+        return tuple(keras.KerasTensor(shape, "float32") for shape in (context, context, prior))
 
     def get_config(self):
         """See the class."""

@@ -3,4 +3,7 @@
 Importing this package registers every layer with Keras, so that saved networks load.
 """
 
+from wsss_tf.models import cpnet as cpnet
+from wsss_tf.models import fcn as fcn
+from wsss_tf.models import sanet as sanet
 from wsss_tf.models import seam as seam
