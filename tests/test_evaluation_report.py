@@ -26,7 +26,7 @@ def _image(image_id, classes, shape=(30, 41), seed=0):
         image=rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
         class_ids=np.array(classes, np.int32),
         cams=rng.random((len(classes), *shape)).astype(np.float16),
-        pseudo_label=np.zeros(shape, np.uint8),
+        prediction=np.zeros(shape, np.uint8),
         mask=rng.choice(np.array([0, 1, 2, 255], np.uint8), shape),
     )
 

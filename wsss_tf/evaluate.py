@@ -1,6 +1,6 @@
-"""Score the CAMs of a run, or any folder of predicted masks, against ground-truth masks.
+"""Score the CAMs or predicted masks of a run, or any folder of them, against ground-truth masks.
 
-A run (writes metrics.json, report.html and curves.png into it):
+A run (writes metrics.json and report.html into it, for CAMs also curves.png):
   python -m wsss_tf.evaluate --run_dir=RUN --split=val
 
 Any PNG masks, no run at all:
@@ -15,7 +15,9 @@ from wsss_tf import command, run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import metrics as metrics_lib
 
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder with config.gin and cams/.")
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Run folder with config.gin, and cams/ or predictions/."
+)
 _SPLIT = flags.DEFINE_string(
     "split", None, "Split to score; default: the run's validation split. With --predictions a name."
 )
@@ -68,22 +70,27 @@ def main():
 def _evaluate_run_command():
     # Here, because two folders of masks need neither gin nor matplotlib, and --help nothing at all.
     from wsss_tf import recipe as recipe_lib
-    from wsss_tf.evaluation.run_cams import evaluate_run
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
     split = _SPLIT.value or recipe.validation_split
     if split is None:
         raise UserError("this run has no validation split; say which to score with --split.")
-    source = recipe.source(split=split)
-    metrics = evaluate_run(
-        source,
-        loader(source),
-        run_dir,
-        background_threshold=_BACKGROUND_THRESHOLD.value,
-        absent_as_zero=_ABSENT_AS_ZERO.value,
-        num_report_images=_REPORT_IMAGES.value,
-    )
+    options = {
+        "absent_as_zero": _ABSENT_AS_ZERO.value,
+        "num_report_images": _REPORT_IMAGES.value,
+    }
+    if recipe.predicts_masks:
+        from wsss_tf.evaluation.run_masks import evaluate_run
+
+        if flags.FLAGS["background_threshold"].present:
+            raise UserError("--background_threshold is for CAMs; this run predicts masks.")
+    else:
+        from wsss_tf.evaluation.run_cams import evaluate_run
+
+        options["background_threshold"] = _BACKGROUND_THRESHOLD.value
+    source = recipe.true_source(split)
+    metrics = evaluate_run(source, loader(source), run_dir, **options)
     metrics_lib.print_table(metrics)
     print(f"report: {run_dir / 'report.html'}")
 

@@ -1,7 +1,7 @@
 """The files of a run and how they are written: atomically, and without pickle.
 
 RUN/config.gin  checkpoints/  tensorboard/  cams/<id>.npz  pseudo_labels/<id>.png
-RUN/metrics.json  report.html
+RUN/predictions/<id>.png  metrics.json  report.html  metrics_<split>.json  report_<split>.html
 """
 
 import contextlib

@@ -40,10 +40,13 @@ def scale_channels(count, width):
 class _Blocks:
     """The two kinds of units, with what all of them share."""
 
-    def __init__(self, width, train_batchnorm, synchronized, dropout, freeze_stem):
+    def __init__(
+        self, width, train_batchnorm, synchronized, dropout, freeze_stem, batchnorm_momentum=0.9
+    ):
         self.width = width
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
+        self.batchnorm_momentum = batchnorm_momentum
         self.dropout = dropout
         self.freeze_stem = freeze_stem
 
@@ -65,7 +68,11 @@ class _Blocks:
     def norm_relu(self, x, name):
         options = {"synchronized": self.synchronized} if self.train_batchnorm else {}
         x = layers.BatchNormalization(
-            epsilon=1e-5, momentum=0.9, trainable=self.train_batchnorm, name=name, **options
+            epsilon=1e-5,
+            momentum=self.batchnorm_momentum,
+            trainable=self.train_batchnorm,
+            name=name,
+            **options,
         )(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
@@ -100,6 +107,7 @@ def resnet38(
     freeze_stem=True,
     dropout=1.0,
     image=None,
+    batchnorm_momentum=0.9,
 ):
     """Build ResNet38 as a functional model of named feature maps.
 
@@ -112,6 +120,7 @@ def resnet38(
       freeze_stem: freeze conv1a and the convolutions of b2, b2_1 and b2_2, as the official code.
       dropout: factor on the channel dropout rates 0.3 (b6) and 0.5 (b7).
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
+      batchnorm_momentum: share of the moving statistics kept in a step, where BatchNorm is trained.
 
     Returns:
       `keras.Model` from image to {"conv3": [B, ceil(H/4), ceil(W/4), 256 width],
@@ -121,7 +130,9 @@ def resnet38(
 
     Source: Wu et al., "Wider or deeper" (2019), model A1; official `network/resnet38d.py`.
     """
-    blocks = _Blocks(width, train_batchnorm, synchronized_batchnorm, dropout, freeze_stem)
+    blocks = _Blocks(
+        width, train_batchnorm, synchronized_batchnorm, dropout, freeze_stem, batchnorm_momentum
+    )
     if image is None:
         image = keras.Input((None, None, 3), name="image")
     x = blocks.conv(image, 64, 3, "conv1a", trainable=not freeze_stem)

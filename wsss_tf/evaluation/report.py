@@ -25,27 +25,31 @@ class ReportImage:
     Attributes:
       image_id: string.
       image: uint8 [h, w, 3] RGB.
-      class_ids: int [P], mask values of the classes present.
-      cams: [P, h, w] in [0, 1].
-      pseudo_label: uint8 [h, w], the prediction at the threshold of the report's table.
+      prediction: uint8 [h, w]; of CAMs, at the threshold of the report's table.
       mask: uint8 [h, w], ground truth.
+      class_ids: int [P], mask values of the classes present; None where masks are predicted.
+      cams: [P, h, w] in [0, 1]; None likewise.
     """
 
     image_id: str
     image: np.ndarray
-    class_ids: np.ndarray
-    cams: np.ndarray
-    pseudo_label: np.ndarray
+    prediction: np.ndarray
     mask: np.ndarray
+    class_ids: np.ndarray | None = None
+    cams: np.ndarray | None = None
 
 
-def write_report(path, *, title, metrics, class_names, report_images, config_text="", skipped=()):
-    """Write the report, atomically.
+def write_report(path, **contents):
+    """Write the report, atomically; `contents` are the arguments of `report_page`."""
+    write_text(path, report_page(**contents))
+
+
+def report_page(*, title, metrics, class_names, report_images, config_text="", skipped=()):
+    """Return the report as one HTML page that needs no other file.
 
     Args:
-      path: of the HTML file.
       title: plain text.
-      metrics: dict of `metrics.cam_metrics`.
+      metrics: dict of `metrics.cam_metrics` or `metrics.mask_metrics`.
       class_names: K strings in mask order.
       report_images: iterable of `ReportImage`, drawn one after the other.
       config_text: the run's configuration, shown as it is.
@@ -56,12 +60,11 @@ def write_report(path, *, title, metrics, class_names, report_images, config_tex
         _headline(metrics),
         _curves(metrics),
         _class_table(metrics),
-        _grid(report_images, class_names, metrics["background_threshold"]),
+        _grid(report_images, class_names, metrics.get("background_threshold")),
         _skipped(skipped),
         _configuration(config_text),
     ]
-    page = string.Template(_PAGE).substitute(title=html.escape(title), body="\n".join(body))
-    write_text(path, page)
+    return string.Template(_PAGE).substitute(title=html.escape(title), body="\n".join(body))
 
 
 def _headline(metrics):
@@ -69,9 +72,11 @@ def _headline(metrics):
     numbers = [
         (f"{100 * metrics['miou']:.2f} %", f"mean IoU, split {split}"),
         (f"{100 * metrics['pixel_accuracy']:.2f} %", "pixel accuracy"),
-        (f"{metrics['best_background_threshold']:g}", "best background threshold"),
         (f"{metrics['num_images']}", "images"),
     ]
+    if "sweep" in metrics:
+        best = f"{metrics['best_background_threshold']:g}"
+        numbers.insert(2, (best, "best background threshold"))
     tiles = "".join(f"<div><b>{value}</b><span>{what}</span></div>" for value, what in numbers)
     # The tiles already say the first sentence.
     notes = " ".join(html.escape(note) for note in metrics_lib.describe(metrics)[1:])
@@ -79,6 +84,8 @@ def _headline(metrics):
 
 
 def _curves(metrics):
+    if "sweep" not in metrics:
+        return ""
     light, dark = (
         _data_uri(plots.curves_png({"": metrics["sweep"]}, dark), "png") for dark in (False, True)
     )
@@ -111,8 +118,9 @@ def _class_table(metrics):
             f"<td class='bar'><i style='width:{width:.2f}%'></i></td></tr>"
         )
     mean = 100 * metrics["miou"]
+    where = f" at threshold {metrics['background_threshold']:g}" if "sweep" in metrics else ""
     return (
-        f"<h2>IoU of each class at threshold {metrics['background_threshold']:g}</h2>\n"
+        f"<h2>IoU of each class{where}</h2>\n"
         "<table><thead><tr><th>class</th><th class='number'>IoU %</th><th></th></tr></thead><tbody>"
         + "\n".join(rows)
         + f"</tbody><tfoot><tr><td>mean</td><td class='number'>{mean:.2f}</td>"
@@ -124,37 +132,30 @@ def _grid(report_images, class_names, threshold):
     cards = [_card(image, class_names, threshold) for image in report_images]
     if not cards:
         return ""
+    about_cams = (
+        ""
+        if threshold is None
+        else " The CAM panel shows, at each pixel, the highest score of any class in the picture."
+    )
     return (
-        "<h2>Images</h2>\n<p class='note'>Spread evenly over the split, not chosen. The CAM panel"
-        " shows, at each pixel, the highest score of any class in the picture.</p>\n"
+        "<h2>Images</h2>\n"
+        f"<p class='note'>Spread evenly over the split, not chosen.{about_cams}</p>\n"
         f"<section class='cards'>{''.join(cards)}</section>"
     )
 
 
 def _card(image, class_names, threshold):
-    height, width = image.mask.shape
-    strongest = image.cams.max(axis=0) if len(image.class_ids) else np.zeros((height, width))
-    present = ", ".join(html.escape(class_names[i]) for i in image.class_ids) or "no class"
-    panels = [
-        _photo(image.image, "image"),
-        _photo(plots.overlay(image.image, strongest), f"CAM: {present}"),
-        _mask(image.pseudo_label, f"pseudo label at {threshold:g}"),
-        _mask(image.mask, "ground truth"),
-    ]
-    per_class = ""
-    if len(image.class_ids) > 1:
-        overlays = [
-            _photo(plots.overlay(image.image, cam), html.escape(class_names[class_id]))
-            for class_id, cam in zip(image.class_ids, image.cams)
-        ]
-        per_class = (
-            "<details><summary>CAM of each class</summary>"
-            f"<div class='panels'>{''.join(overlays)}</div></details>"
-        )
+    panels = [_photo(image.image, "image")]
+    per_class, name = "", "prediction"
+    if image.cams is not None:
+        panel, per_class = _cam_panels(image, class_names)
+        panels.append(panel)
+        name = f"pseudo label at {threshold:g}"
+    panels += [_mask(image.prediction, name), _mask(image.mask, "ground truth")]
     valid = image.mask != IGNORE
-    right = np.mean(image.pseudo_label[valid] == image.mask[valid]) if valid.any() else np.nan
+    right = np.mean(image.prediction[valid] == image.mask[valid]) if valid.any() else np.nan
     score = "no ground truth" if np.isnan(right) else f"{100 * right:.1f} % of pixels right"
-    shown = np.union1d(np.unique(image.mask), np.unique(image.pseudo_label))
+    shown = np.union1d(np.unique(image.mask), np.unique(image.prediction))
     names = {value: "ignored" if value == IGNORE else class_names[value] for value in shown}
     legend = "".join(
         f"<span>{_swatch(value)}{html.escape(name)}</span>" for value, name in names.items()
@@ -163,6 +164,24 @@ def _card(image, class_names, threshold):
         f"<article><h3>{html.escape(image.image_id)}<small>{score}</small></h3>"
         f"<div class='panels'>{''.join(panels)}</div>{per_class}<p class='legend'>{legend}</p>"
         "</article>\n"
+    )
+
+
+def _cam_panels(image, class_names):
+    """Return the panel of all CAMs of an image together, and, of several, one that unfolds each."""
+    shape = image.mask.shape
+    strongest = image.cams.max(axis=0) if len(image.class_ids) else np.zeros(shape)
+    present = ", ".join(html.escape(class_names[i]) for i in image.class_ids) or "no class"
+    together = _photo(plots.overlay(image.image, strongest), f"CAM: {present}")
+    if len(image.class_ids) < 2:
+        return together, ""
+    overlays = [
+        _photo(plots.overlay(image.image, cam), html.escape(class_names[class_id]))
+        for class_id, cam in zip(image.class_ids, image.cams)
+    ]
+    return together, (
+        "<details><summary>CAM of each class</summary>"
+        f"<div class='panels'>{''.join(overlays)}</div></details>"
     )
 
 

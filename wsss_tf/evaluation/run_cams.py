@@ -1,6 +1,5 @@
 """Score the CAM files of a run, and write what the scores are and look like into the run folder."""
 
-import json
 import pathlib
 import zipfile
 
@@ -11,13 +10,14 @@ from wsss_tf import run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import plots, report
 from wsss_tf.evaluation.metrics import cam_metrics
+from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
 
 
 def evaluate_run(
     source, load, run_dir, *, background_threshold=None, absent_as_zero=False, num_report_images=24
 ):
-    """Score the CAM files of a run; write `metrics.json`, `report.html` and `curves.png` into it.
+    """Score the CAM files of a run; write `curves.png` and the files of `write_results` into it.
 
     Args:
       source: `data.source.Source` with masks and a background class; only its attributes are used.
@@ -37,11 +37,7 @@ def evaluate_run(
     """
     run_dir = pathlib.Path(run_dir)
     _check_source(source)
-    skipped = _skipped_images(run_dir, source)
-    skipped_ids = {image_id for image_id, _ in skipped}
-    positions = [i for i, image_id in enumerate(source.ids) if image_id not in skipped_ids]
-    if not positions:
-        raise UserError(f"{run_dir / 'bad_images.json'} lists all images of {source.split!r}.")
+    positions, skipped = positions_to_score(run_dir, source)
     _check_cam_files(run_dir, source, positions)
 
     own = [] if background_threshold is None else [background_threshold]
@@ -66,22 +62,19 @@ def evaluate_run(
         skipped_images=len(skipped),
         absent_as_zero=absent_as_zero,
     )
-    run_folder.write_json(run_dir / "metrics.json", metrics)
     with run_folder.atomic_path(run_dir / "curves.png") as temporary:
         temporary.write_bytes(plots.curves_png({source.split: metrics["sweep"]}))
-    shown = np.linspace(0, len(positions) - 1, min(num_report_images, len(positions)))
     threshold = metrics["background_threshold"]
-    config = run_dir / "config.gin"
-    report.write_report(
-        run_dir / "report.html",
-        title=f"{run_dir.resolve().name}: CAMs on {source.name}, split {source.split}",
-        metrics=metrics,
-        class_names=source.class_names,
-        report_images=(
-            _report_image(source, load, positions[round(j)], run_dir, threshold) for j in shown
+    write_results(
+        run_dir,
+        source,
+        metrics,
+        (
+            _report_image(source, load, i, run_dir, threshold)
+            for i in spread(positions, num_report_images)
         ),
-        config_text=config.read_text(encoding="utf-8") if config.is_file() else "",
-        skipped=skipped,
+        skipped,
+        what="CAMs",
     )
     return metrics
 
@@ -97,19 +90,6 @@ def _check_source(source):
             f"{source.name}: the first class is {source.class_names[0]!r}, not 'background'; "
             "a threshold sweep needs a background class. Score predicted masks with --predictions."
         )
-
-
-def _skipped_images(run_dir, source):
-    """Return the (id, reason) pairs of `bad_images.json` that belong to the source."""
-    path = run_dir / "bad_images.json"
-    if not path.is_file():
-        return []
-    try:
-        pairs = [(str(image_id), str(reason)) for image_id, reason in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a list of [id, reason]: {error}; delete it.") from error
-    ids = set(source.ids)
-    return sorted(pair for pair in dict(pairs).items() if pair[0] in ids)
 
 
 def _check_cam_files(run_dir, source, positions):
@@ -142,6 +122,6 @@ def _report_image(source, load, position, run_dir, threshold):
         image=example["image"],
         class_ids=class_ids,
         cams=cams,
-        pseudo_label=label_pixels(class_ids, cams, threshold),
+        prediction=label_pixels(class_ids, cams, threshold),
         mask=example["mask"],
     )

@@ -6,7 +6,7 @@ from wsss_tf import images
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
 
-class _Service(tf.Module):
+class _CamService(tf.Module):
     """The two signatures around one `MultiScaleCam`."""
 
     def __init__(self, compute):
@@ -16,9 +16,7 @@ class _Service(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="images")])
     def cam(self, images):
         """CAMs of a batch of pictures of equal size, values 0..255."""
-        # The network was trained on 8-bit pictures, and resizing rounds to them.
-        pictures = tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
-        return self.compute(pictures)
+        return self.compute(_to_pictures(images))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def image_bytes(self, image_bytes):
@@ -54,6 +52,68 @@ class _Service(tf.Module):
         return {**tf.cond(tf.size(image_bytes) > 0, each, none), "sizes": sizes}
 
 
+class _MaskService(tf.Module):
+    """The two signatures around one predictor."""
+
+    def __init__(self, predictor):
+        super().__init__()
+        self.predictor = predictor
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="images")])
+    def probabilities(self, images):
+        """Class probabilities of a batch of pictures of equal size, values 0..255."""
+        return {"probabilities": self.predictor(_to_pictures(images))}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def image_bytes(self, image_bytes):
+        """Masks of encoded pictures of any size, encoded too."""
+        classes = self.predictor.num_classes
+
+        def one(contents):
+            probabilities = self.predictor(images.decode_image(contents)[None])[0]
+            mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+            return {
+                "masks": tf.io.encode_png(tf.cast(mask, tf.uint8)[:, :, None]),
+                "scores": tf.reduce_max(probabilities, axis=[0, 1]),
+            }
+
+        signature = {
+            "masks": tf.TensorSpec([], tf.string),
+            "scores": tf.TensorSpec([classes], tf.float32),
+        }
+        return tf.map_fn(one, image_bytes, fn_output_signature=signature)
+
+
+def _to_pictures(images):
+    """Return float images as uint8: the network was trained on 8-bit pictures."""
+    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+
+
+def save_mask_model(predictor, path):
+    """Write a SavedModel of a network that predicts masks; it needs nothing of this package to run.
+
+    Signatures:
+      serving_default: `image_bytes` string [B], JPEG or PNG of any size, to `masks` string [B],
+        8-bit grey PNGs of the pictures' own sizes with values 0..K-1, and `scores` float32 [B, K],
+        each class's highest probability in the picture.
+      probabilities: `images` float32 [B, H, W, 3], 0..255 RGB, any size, to `probabilities`
+        float32 [B, H, W, K].
+
+    Args:
+      predictor: `inference.segment.MultiScalePredictor`; its options are part of the graph.
+      path: folder to write; must not exist.
+    """
+    service = _MaskService(predictor)
+    tf.saved_model.save(
+        service,
+        str(path),
+        signatures={
+            "serving_default": service.image_bytes,
+            "probabilities": service.probabilities,
+        },
+    )
+
+
 def save_cam_model(net, path, output, scales, flip):
     """Write a SavedModel that needs nothing of this package to run.
 
@@ -69,7 +129,7 @@ def save_cam_model(net, path, output, scales, flip):
         part of the graph.
       path: folder to write; must not exist.
     """
-    service = _Service(MultiScaleCam(net, output, scales, flip))
+    service = _CamService(MultiScaleCam(net, output, scales, flip))
     tf.saved_model.save(
         service,
         str(path),

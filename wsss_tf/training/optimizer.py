@@ -113,17 +113,19 @@ class GroupedAdam(_RuledOptimizer, keras.optimizers.Adam):
         keras.optimizers.Adam.update_step(self, gradient, variable, learning_rate)
 
 
-def role_rules(new_layers, weight_decay, new_layer_multiplier=10.0):
+def role_rules(new_layers, weight_decay, new_layer_multiplier=10.0, batchnorm_multiplier=1.0):
     """Return the official implementations' four groups, and one for trained BatchNorm.
 
     Args:
       new_layers: names of the layers that start from random values.
       weight_decay: of kernels; biases and BatchNorm have none.
       new_layer_multiplier: learning-rate factor of their kernels; their biases get twice that.
+      batchnorm_multiplier: of gamma and beta, where BatchNorm is not frozen; 0 keeps their values
+        while its statistics are those of the batches, as in the retrained DeepLab.
 
     Returns:
       Rules for `GroupedSGD`: pretrained kernels x1, pretrained biases x2, new kernels x10, new
-      biases x20; gamma and beta, where they are trained (not in the papers), x1.
+      biases x20; gamma and beta as said.
     """
     new = "(?:.*/)?(?:" + "|".join(map(re.escape, new_layers)) + ")"
     return [
@@ -131,7 +133,7 @@ def role_rules(new_layers, weight_decay, new_layer_multiplier=10.0):
         (f"{new}/bias", 2 * new_layer_multiplier, 0.0),
         (".*/kernel", 1.0, weight_decay),
         (".*/bias", 2.0, 0.0),
-        (".*/(?:gamma|beta)", 1.0, 0.0),
+        (".*/(?:gamma|beta)", batchnorm_multiplier, 0.0),
     ]
 
 
@@ -143,12 +145,13 @@ def poly_sgd(
     weight_decay=5e-4,
     power=0.9,
     new_layer_multiplier=10.0,
+    batchnorm_multiplier=1.0,
 ):
     """Return SGD with the polynomial schedule and groups by role.
 
     Args:
       total_steps: length of the schedule, in steps.
-      new_layers, weight_decay, new_layer_multiplier: as in `role_rules`.
+      new_layers, weight_decay, new_layer_multiplier, batchnorm_multiplier: as in `role_rules`.
       learning_rate, power: as in `PolynomialSchedule`.
       momentum: SEAM's and AffinityNet's real one is 5e-4 (their optimizer class hands the weight
         decay to SGD's momentum argument; the published results were obtained with it).
@@ -156,7 +159,7 @@ def poly_sgd(
     return GroupedSGD(
         PolynomialSchedule(learning_rate, total_steps, power),
         momentum=momentum,
-        rules=role_rules(new_layers, weight_decay, new_layer_multiplier),
+        rules=role_rules(new_layers, weight_decay, new_layer_multiplier, batchnorm_multiplier),
     )
 
 
@@ -168,6 +171,7 @@ def poly_adam(
     power=0.9,
     new_layer_multiplier=1.0,
     warmup_steps=0,
+    batchnorm_multiplier=1.0,
 ):
     """Return Adam with the polynomial schedule, for small networks trained from scratch.
 
@@ -175,5 +179,5 @@ def poly_adam(
     """
     return GroupedAdam(
         PolynomialSchedule(learning_rate, total_steps, power, warmup_steps),
-        rules=role_rules(new_layers, weight_decay, new_layer_multiplier),
+        rules=role_rules(new_layers, weight_decay, new_layer_multiplier, batchnorm_multiplier),
     )

@@ -1,0 +1,75 @@
+"""Score the predicted masks of a run, and write the scores and pictures into the run folder."""
+
+import pathlib
+
+from tqdm import tqdm
+
+from wsss_tf import images
+from wsss_tf.errors import UserError
+from wsss_tf.evaluation import report
+from wsss_tf.evaluation.confusion import Confusion
+from wsss_tf.evaluation.metrics import mask_metrics
+from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
+
+
+def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_images=24):
+    """Score `predictions/<id>.png` of a run; write the files of `write_results` into it.
+
+    Args:
+      source: `data.source.Source` with masks; a background class is not needed. Only its attributes
+        are used.
+      load, run_dir, absent_as_zero, num_report_images: as in `run_cams.evaluate_run`.
+
+    Returns:
+      dict: what `metrics.json` holds, see `metrics.mask_metrics`.
+
+    Raises:
+      UserError: no masks, missing or broken predictions, masks that do not fit.
+    """
+    run_dir = pathlib.Path(run_dir)
+    if not source.has_masks:
+        raise UserError(
+            f"{source.name}: split {source.split!r} has no masks to score against; "
+            "give its masks folder in the recipe, or choose another --split."
+        )
+    positions, skipped = positions_to_score(run_dir, source)
+    paths = {i: run_dir / "predictions" / f"{source.ids[i]}.png" for i in positions}
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(positions)} images of split {source.split!r} have no "
+            f"prediction (the first: {missing[0]}); first run: "
+            f"python -m wsss_tf.infer --run_dir={run_dir} --split={source.split}"
+        )
+
+    confusion = Confusion(len(source.class_names))
+    for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
+        try:
+            confusion.update(load(i)["mask"], images.load_mask(paths[i]))
+        except ValueError as error:
+            raise UserError(f"{paths[i]}, scored against the mask of its image: {error}") from error
+    if not confusion.matrix.any():
+        raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
+
+    metrics = mask_metrics(
+        confusion.matrix,
+        source.class_names,
+        num_images=confusion.num_images,
+        ignored_pixels=confusion.ignored_pixels,
+        split=source.split,
+        skipped_images=len(skipped),
+        absent_as_zero=absent_as_zero,
+    )
+
+    def report_image(position):
+        example = load(position)
+        return report.ReportImage(
+            image_id=source.ids[position],
+            image=example["image"],
+            prediction=images.load_mask(paths[position]),
+            mask=example["mask"],
+        )
+
+    shown = (report_image(i) for i in spread(positions, num_report_images))
+    write_results(run_dir, source, metrics, shown, skipped, what="predictions")
+    return metrics
