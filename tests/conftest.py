@@ -49,6 +49,9 @@ def golden():
 def _fresh_state():
     """Reset what Keras and gin keep for the whole process."""
     policy = keras.config.dtype_policy()
+    # Two strategies of one process would number their collective operations alike, and TensorFlow
+    # remembers the shapes under each number.
+    tf.distribute.MirroredStrategy._collective_key_base += 1_000_000
     yield
     keras.config.set_dtype_policy(policy)
     keras.backend.clear_session(free_memory=False)  # a collection takes 0.3 s

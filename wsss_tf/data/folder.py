@@ -165,12 +165,13 @@ def read_id_list(path):
     return ids
 
 
-def labels_from_masks(mask_paths, class_names):
+def labels_from_masks(mask_paths, class_names, mask_values=None):
     """Read which classes masks show.
 
     Args:
       mask_paths: n paths.
       class_names: K names in mask order.
+      mask_values: as in `source.file_source`.
 
     Returns:
       Labels float32 [n, C], and bool [n], false for masks that cannot be read (their labels are
@@ -184,6 +185,8 @@ def labels_from_masks(mask_paths, class_names):
             mask = images.load_mask(path)
         except UserError:
             return None
+        if mask_values is not None:
+            mask = np.asarray(mask_values)[mask]
         return np.bincount(mask.ravel(), minlength=IGNORE)[first : len(class_names)] > 0
 
     labels = np.zeros([len(mask_paths), len(class_names) - first], np.float32)

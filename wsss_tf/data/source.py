@@ -111,17 +111,27 @@ class Source:
         )
 
 
-def file_source(name, split, class_names, ids, labels, image_paths, mask_paths=None):
+def file_source(
+    name, split, class_names, ids, labels, image_paths, mask_paths=None, mask_values=None
+):
     """Return a `Source` that reads image and mask files inside the graph.
 
     Args:
       name, split, class_names, ids, labels: as in `Source`.
       image_paths: n paths of JPEG or PNG files.
       mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
+      mask_values: uint8 [256], the class (or 255) that each value in the files stands for; None
+        where the files hold classes.
     """
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
     mask_paths = tuple(map(str, mask_paths)) if has_masks else None
+
+    def read_mask(path):
+        mask = images.decode_mask(tf.io.read_file(path))
+        if mask_values is None:
+            return mask
+        return tf.gather(tf.constant(mask_values, tf.uint8), tf.cast(mask, tf.int32))
 
     def read(index):
         image = images.decode_image(tf.io.read_file(tf.gather(tf.constant(image_paths), index)))
@@ -131,7 +141,7 @@ def file_source(name, split, class_names, ids, labels, image_paths, mask_paths=N
             example["mask"] = tf.cond(
                 path == "",
                 lambda: tf.fill(tf.shape(image)[:2], tf.constant(IGNORE, tf.uint8)),
-                lambda: images.decode_mask(tf.io.read_file(path)),
+                lambda: read_mask(path),
             )
         return example
 

@@ -186,6 +186,21 @@ def poly_sgd(
     )
 
 
+def uniform_sgd(total_steps, learning_rate=0.01, momentum=0.9, weight_decay=1e-4, power=0.9):
+    """Return SGD with the polynomial schedule and one rate and decay for every variable.
+
+    Args:
+      total_steps, learning_rate, momentum, power: as in `poly_sgd`.
+      weight_decay: of all variables, biases and BatchNorm too: PyTorch's SGD, which CPNet's host
+        framework uses, makes no difference unless told to.
+    """
+    return GroupedSGD(
+        PolynomialSchedule(learning_rate, total_steps, power),
+        momentum=momentum,
+        rules=((".*", 1.0, weight_decay),),
+    )
+
+
 def poly_adam(
     total_steps,
     new_layers,

@@ -1,0 +1,71 @@
+"""Convolution, BatchNorm and activation, the unit that segmentation heads are made of."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("wsss_tf")
+class ConvBatchNorm(keras.layers.Layer):
+    """Convolution without bias, BatchNorm (epsilon 1e-5, momentum 0.9) and activation.
+
+    Args:
+      filters: D, output channels.
+      kernel_size: odd; the output has the size of the input, zeros around it.
+      activation: name of a Keras activation, None for none.
+      synchronized_batchnorm: batch statistics over all replicas.
+
+    Call: [B, h, w, any] to [B, h, w, D].
+
+        x = ConvBatchNorm(512, 3, name="bottleneck")(x)
+    """
+
+    def __init__(
+        self, filters, kernel_size, activation="relu", synchronized_batchnorm=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.activation = activation
+        self.synchronized_batchnorm = synchronized_batchnorm
+
+    def build(self, input_shape):
+        """See the class."""
+        self.conv = keras.layers.Conv2D(
+            self.filters,
+            self.kernel_size,
+            padding="same",
+            use_bias=False,
+            # Kaiming normal over the outputs, as the heads of the official implementations.
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        self.bn = keras.layers.BatchNormalization(
+            epsilon=1e-5,
+            momentum=0.9,
+            synchronized=self.synchronized_batchnorm,
+            dtype=self.dtype_policy,
+            name="bn",
+        )
+        self.conv.build(input_shape)
+        self.bn.build(self.compute_output_shape(input_shape))
+
+    def call(self, x, training=None):
+        """See the class."""
+        x = self.bn(self.conv(x), training=training)
+        return keras.activations.get(self.activation)(x)
+
+    def compute_output_shape(self, input_shape):
+        """See the class."""
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        """See the class."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "activation": self.activation,
+            "synchronized_batchnorm": self.synchronized_batchnorm,
+        }
