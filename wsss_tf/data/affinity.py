@@ -68,10 +68,10 @@ def decode_probabilities(contents, size):
       InvalidArgumentError: it is no PNG, or of maps of another size.
     """
     stack = tf.io.decode_png(contents, channels=1, dtype=tf.uint16)[:, :, 0]
+    stack = tf.cast(stack, tf.float32) / png.PROBABILITY_ONE
     fits = (tf.shape(stack)[1] == size[1]) & (tf.shape(stack)[0] % size[0] == 0)
     with tf.control_dependencies([tf.debugging.Assert(fits, ["map size", tf.shape(stack), size])]):
-        maps = tf.transpose(tf.reshape(stack, [-1, size[0], size[1]]), [1, 2, 0])
-    return tf.cast(maps, tf.float32) / png.PROBABILITY_ONE
+        return tf.transpose(tf.reshape(stack, [-1, size[0], size[1]]), [1, 2, 0])
 
 
 def affinity_augmentation(crop_size=448, jitter=0.3, hue=0.1, flip=True):
