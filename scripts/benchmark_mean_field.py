@@ -5,8 +5,8 @@
 First table: seconds for a batch, the library called for one image after the other from the host (as
 SEC's official training did) against the layer as one graph function, in turns, medians; how far the
 marginals are apart; and, for scale, what ten iterations move. Pictures and scores are drawn:
-smooth regions with noise. Second table: training steps per second. On a graphics card TensorFlow
-multiplies matrices with ten-bit mantissas unless TensorFloat-32 is switched off.
+smooth regions with noise. Second table: training steps per second. On NVIDIA cards with
+TensorFloat-32 TensorFlow multiplies matrices with ten-bit mantissas, which shows in the marginals.
 """
 
 import statistics

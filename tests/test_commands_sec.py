@@ -140,3 +140,54 @@ def test_grid_that_does_not_fit(tmp_path):
 
 def test_weights_script_refuses():
     user_error(run("scripts/vgg16_initial_weights.py", "--output=a.h5"), "a.h5", ".npz")
+
+
+# === The ablation ===
+
+
+def test_ablation_says_what_it_would_run(tmp_path):
+    out = ok(
+        "scripts/ablate_sec.py", "--cues=c", f"--output={tmp_path}", "--dry_run", "--seeds=3",
+        "--rows=sec,average", "--decays=0.9",
+    )  # fmt: skip
+    assert out.splitlines() == [
+        "sec, seed 3: the recipe as it is",
+        "average, seed 3: sec_step.present_decay=1.0 sec_step.absent_decay=1.0 "
+        "sec_step.background_decay=1.0",
+        "present_0.9, seed 3: sec_step.present_decay=0.9",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ablation_tables_what_has_been_run(tmp_path):
+    scores = {"sec_0": 0.5, "sec_1": 0.6, "present_0.9_0": 0.25, "present_0.9_1": 0.25}
+    for name, miou in scores.items():
+        run_folder.write_json(
+            tmp_path / name / "scores.json",
+            {"miou": miou, "pixel_accuracy": miou + 0.1, "iou": {}, "train_seconds": 90},
+        )
+    out = ok(
+        "scripts/ablate_sec.py", "--cues=c", f"--output={tmp_path}", "--seeds=0,1", "--rows=sec",
+        "--decays=0.9",
+    )  # fmt: skip
+    assert "| seed + expand + constrain | 55.00 ± 7.07 | 65.00 ± 7.07 | 2 | 1.5 |" in out
+    assert "| decay 0.9 for present classes | 25.00 ± 0.00 | 35.00 ± 0.00 | 2 | 1.5 |" in out
+    assert (tmp_path / "table.md").read_text() == out
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert rows[0] == "row,seed,miou,pixel_accuracy,train_seconds"
+    assert rows[2] == "sec,1,0.6000,0.7000,90"
+    assert len(rows) == 5
+    assert (tmp_path / "table.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--output=o"], ["--cues"]),
+        (["--output=o", "--cues=c", "--rows=huh"], ["huh", "no_seed"]),
+        (["--output=o", "--cues=c", "--decays=2"], ["--decays=2"]),
+    ],
+    ids=["cues", "row", "decay"],
+)
+def test_ablation_refuses(options, words):
+    user_error(run("scripts/ablate_sec.py", *options), *words)
