@@ -15,7 +15,6 @@ takes by the time of earlier runs.
 """
 
 import csv
-import importlib.util
 import json
 import pathlib
 import re
@@ -60,6 +59,9 @@ def main():
     """Run the script."""
     tables, plan, same = _plan()
     output = pathlib.Path(_OUTPUT.value)
+    for seed in _SEEDS.value:
+        for name in plan:
+            _check_settings(output / f"{name}_{seed}" / "settings.gin", _settings(name, seed))
     if _RUN.value:
         name, seed = _RUN.value.split(":")
         _run(output / f"{name}_{seed}", name, seed, plan[name])
@@ -72,8 +74,10 @@ def main():
         for name, evaluations in plan.items():
             if _left(output / f"{name}_{seed}", evaluations):
                 # A process each: TensorFlow's state and memory start afresh.
-                subprocess.run([sys.executable, *sys.argv, f"--run={name}:{seed}"], check=True)
-    _write_tables(output, tables, plan, same)
+                one = [sys.executable, *sys.argv, f"--run={name}:{seed}"]
+                if subprocess.run(one).returncode:
+                    raise UserError(f"{name}_{seed} failed, see above; the same command goes on.")
+    _write_tables(output, tables, same)
 
 
 # === What there is to do ===
@@ -87,7 +91,7 @@ def _plan():
     if unknown:
         raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
     command.parse_scales(_SCALES.value)
-    with_crf = _CRF.value and crf_is_there()
+    with_crf = _CRF.value and seam_tables.crf_is_there()
     if _CRF.value and not with_crf and "1" in _TABLES.value:
         print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
     tables = {name: seam_tables.table(name, _SCALES.value, with_crf) for name in _TABLES.value}
@@ -143,10 +147,22 @@ def _scores(run_dir):
 
 
 def _left(run_dir, evaluations):
-    """Return what is left of a run: "training" and names of evaluations."""
+    """Return what is left of a run: "training" and names of evaluations.
+
+    An evaluation on another split or at other scales does not count.
+    """
     scores = _scores(run_dir)
+
+    def is_there(evaluation):
+        found = scores.get(evaluation, {})
+        return found and all(found.get(key, value) == value for key, value in _scored_on().items())
+
     left = [] if "train_seconds" in scores else ["training"]
-    return left + [evaluation for evaluation in evaluations if evaluation not in scores]
+    return left + [evaluation for evaluation in evaluations if not is_there(evaluation)]
+
+
+def _scored_on():
+    return {"split": _SPLIT.value, "scales": list(command.parse_scales(_SCALES.value))}
 
 
 def _say_what_is_left(output, plan):
@@ -179,7 +195,9 @@ def _run(run_dir, name, seed, evaluations):
 
     recipe = _load_recipe(name, seed)
     settings = recipe_lib.parsed_config()
-    _check_settings(run_dir / "settings.gin", settings)
+    source = recipe.source(split=_SPLIT.value)
+    if not source.has_masks:
+        raise UserError(f"--split={_SPLIT.value}: there are no masks to score against.")
     if "training" in _left(run_dir, []):
         # Of a run that goes on the time is that of a part only.
         is_new = not (run_dir / "checkpoints").is_dir()
@@ -189,11 +207,10 @@ def _run(run_dir, name, seed, evaluations):
         seconds = time.time() - start if is_new else None
         run_folder.write_json(run_dir / "scores.json", {"train_seconds": seconds})
     net = recipe_lib.load_network(run_dir)
-    source = recipe.source(split=_SPLIT.value)
     for evaluation in _left(run_dir, evaluations):
         start = time.time()
         scores = score(net, source, evaluation, command.parse_scales(_SCALES.value))
-        scores["seconds"] = time.time() - start
+        scores |= {"seconds": time.time() - start, **_scored_on()}
         run_folder.write_json(run_dir / "scores.json", {**_scores(run_dir), evaluation: scores})
     _write_hparams(run_dir, name, seed, settings)
 
@@ -202,39 +219,13 @@ def _check_settings(path, settings):
     """Refuse a run folder that was made with other settings."""
     if not path.is_file():
         return
-    before = set(path.read_text().splitlines())
-    changed = [line for line in settings.splitlines() if line not in before and line.strip()]
+    before, now = (text.splitlines() for text in (path.read_text(), settings))
+    changed = [f"now {line}" for line in now if line not in before]
+    changed += [f"then {line}" for line in before if line not in now]
     if changed:
         raise UserError(
-            f"{path.parent}: was made with other settings (now {changed[0]}); use another --output."
+            f"{path.parent}: was made with other settings ({changed[0]}); use another --output."
         )
-
-
-def crf_is_there():
-    """Return whether the dense CRF can be used."""
-    names = ("wsss_tf.inference.dense_crf", "pydensecrf")
-    return all(importlib.util.find_spec(name) for name in names)
-
-
-def crf_labels(class_ids, cams, image, background_power):
-    """Return the dense CRF's prediction, uint8 [h, w] of mask values.
-
-    Args:
-      class_ids: int [P], classes present.
-      cams: [P, h, w] in [0, 1].
-      image: uint8 [h, w, 3].
-      background_power: exponent of the background score 1 - max(cams).
-    """
-    import numpy as np
-
-    from wsss_tf.inference.dense_crf import dense_crf
-
-    if not len(class_ids):
-        return np.zeros(image.shape[:2], np.uint8)
-    background = (1 - cams.max(axis=0)) ** background_power
-    probs = np.concatenate([background[None], cams]).transpose(1, 2, 0)
-    winner = dense_crf(probs, image).argmax(axis=-1)
-    return np.array([0, *class_ids], np.uint8)[winner]
 
 
 def score(net, source, evaluation, scales):
@@ -269,13 +260,13 @@ def score(net, source, evaluation, scales):
     for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
         example = source.load(tf.constant(i))
         image, mask = example["image"].numpy(), example["mask"].numpy()
-        labels = source.labels[i]
-        present = np.flatnonzero(labels)
-        arguments = (labels[None],) if method in METHODS else ()
+        present = np.flatnonzero(source.labels[i])
+        arguments = (source.labels[i][None],) if method in METHODS else ()
         cams = compute(image[None], *arguments)["cams"].numpy()[0].transpose(2, 0, 1)[present]
         if with_crf:
             for power, confusion in confusions.items():
-                confusion.update(mask, crf_labels(present + 1, cams, image, power))
+                labels = seam_tables.crf_labels(present + 1, cams, image, power)
+                confusion.update(mask, labels)
         else:
             sweep.update(present + 1, cams, mask)
     if with_crf:
@@ -314,7 +305,7 @@ def _write_hparams(run_dir, name, seed, settings):
 # === Tables ===
 
 
-def _write_tables(output, tables, plan, same):
+def _write_tables(output, tables, same):
     runs = {}
     for seed in _SEEDS.value:
         for name, original in same.items():
@@ -323,7 +314,7 @@ def _write_tables(output, tables, plan, same):
         stem = name if name == "figure6" else f"table{name}"
         text = f"{one.title}\n\n{seam_tables.markdown(one, runs, _SPLIT.value)}"
         if name == "1":
-            text += "\n" + seam_tables.outputs_markdown(runs, _SPLIT.value, list(plan))
+            text += "\n" + seam_tables.outputs_markdown(runs, _SPLIT.value, list(same))
             _write_curves(output / f"{stem}.png", one, runs)
         if name == "figure6":
             with run_folder.atomic_path(output / f"{stem}.png") as temporary:

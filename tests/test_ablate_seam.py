@@ -7,7 +7,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -166,6 +168,27 @@ def test_expected_time_is_that_of_the_most_alike(tables):
     assert tables.expected_seconds("flip", ["cam"], {}) == (None, None)
 
 
+def test_crf_gets_background_and_the_classes_present(tables, monkeypatch):
+    seen = []
+
+    def dense_crf(probs, image):
+        seen.append(probs)
+        return probs / probs.sum(axis=-1, keepdims=True)
+
+    fake = types.SimpleNamespace(dense_crf=dense_crf)
+    monkeypatch.setitem(sys.modules, "wsss_tf.inference.dense_crf", fake)
+    cams = np.float32([[[0.5, 0.1, 0.0]], [[0.2, 0.2, 0.0]]])
+    image = np.zeros((1, 3, 3), np.uint8)
+    labels = tables.crf_labels(np.array([2, 7]), cams, image, 4)
+    # Background is (1 - strongest)^4: 0.0625, 0.4096, 1.
+    np.testing.assert_allclose(seen[0][0, :, 0], [0.0625, 0.4096, 1], rtol=1e-6)
+    np.testing.assert_array_equal(seen[0][0, :, 1:], cams[:, 0].T)
+    assert labels.tolist() == [[2, 0, 0]]
+    labels = tables.crf_labels(np.array([2, 7]), cams, image, 24)
+    assert labels.tolist() == [[2, 7, 0]]
+    assert tables.crf_labels(np.array([]), cams[:0], image, 4).tolist() == [[0, 0, 0]]
+
+
 # === The script ===
 
 
@@ -185,6 +208,7 @@ def test_a_tiny_run_from_end_to_end(output):
         + ["figure6.png"]
     )
     scores = json.loads((output / "cam_0/scores.json").read_text())
+    assert scores["cam@1"]["split"] == "val"
     assert scores.keys() == {"train_seconds", "cam", "gradcam", "gradcam++", "cam@0.5", "cam@1"}
     # The network's classifier is linear, so Grad-CAM is the plain CAM.
     assert scores["gradcam"]["miou"] == pytest.approx(scores["cam"]["miou"], abs=1e-3)
@@ -224,15 +248,18 @@ def test_dry_run_says_what_is_left_and_how_long(output):
     assert "cam_wide_0: to do: training, cam (about" in out[2]
     assert out[-1].startswith("in all about ")
     assert not (output / "seam_0").exists()
+    # Scores on another split are other scores, the training is the same.
+    out = ok(output, "--tables=2", "--seeds=0", "--scales=0.5,1", "--dry_run", "--split=train")
+    assert out.startswith("cam_0: to do: cam, gradcam, gradcam++ (about")
 
 
 def test_finished_runs_are_kept_and_other_settings_refused(output):
     before = (output / "cam_0/checkpoints/last.keras").stat().st_mtime_ns
     (output / "table2.md").unlink()
-    ok(output, "--tables=2", "--seeds=0")
+    ok(output, "--tables=2", "--seeds=0", "--scales=0.5,1")
     assert (output / "table2.md").is_file()
     assert (output / "cam_0/checkpoints/last.keras").stat().st_mtime_ns == before
-    result = run(output, "--run=cam:0", "--tables=2", "--gin_bindings=Recipe.epochs=7")
+    result = run(output, "--tables=2", "--seeds=0", "--gin_bindings=Recipe.epochs=7")
     assert result.returncode == 2
     assert "other settings (now recipe.Recipe.epochs = 7)" in result.stderr
 

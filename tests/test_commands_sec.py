@@ -1,6 +1,5 @@
 """SEC as a user runs it: classifiers, cues, segmentation network; and its scripts."""
 
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,12 +9,10 @@ import numpy as np
 import pytest
 
 from wsss_tf import images, run_folder
-from wsss_tf.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
-PREDICTS_MASKS = "predictor" in {field.name for field in dataclasses.fields(Recipe)}
 
 
 def run(*command):
@@ -107,7 +104,6 @@ def test_cues_of_another_methods_maps(tmp_path):
     np.testing.assert_array_equal(index[:3, :3], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
 
 
-@pytest.mark.skipif(not PREDICTS_MASKS, reason="recipes of networks that predict masks needed")
 def test_sec_from_cues_to_scores(cues, tmp_path):
     train("sec", tmp_path, f"sec_augmentation.cues='{cues}'")
     ok("-m", "wsss_tf.infer", f"--run_dir={tmp_path}", "--split=val")
