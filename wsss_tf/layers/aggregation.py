@@ -5,6 +5,10 @@ import keras
 from wsss_tf.layers.conv_batchnorm import ConvBatchNorm
 
 
+def _without_bias(layer, x):
+    return keras.ops.depthwise_conv(x, layer.kernel, padding="same")
+
+
 @keras.saving.register_keras_serializable("wsss_tf")
 class Aggregation(keras.layers.Layer):
     """Two parallel pairs of one-dimensional depthwise convolutions, in opposite orders, added.
@@ -69,7 +73,10 @@ class Aggregation(keras.layers.Layer):
     def call(self, x, training=None):
         """See the class."""
         x = self.reduce(x, training=training)
-        x = self.t2(self.t1(x)) + self.p2(self.p1(x))
+        # The last two biases are added after the sum: TensorFlow's graph optimizer (2.21, oneDNN)
+        # fails on the sum of two depthwise convolutions with biases, and says so in an error.
+        x = _without_bias(self.t2, self.t1(x)) + _without_bias(self.p2, self.p1(x))
+        x = x + (self.t2.bias + self.p2.bias)
         return keras.ops.relu(self.bn(x, training=training))
 
     def compute_output_shape(self, input_shape):

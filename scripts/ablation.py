@@ -1,0 +1,166 @@
+"""What the ablations of mask-predicting networks share: rows of a table, a process for each run.
+
+Not a script of its own: `ablate_cpnet.py` and `ablate_sanet.py` give the rows.
+"""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf import run_folder
+from wsss_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+      title: what it is.
+      recipe: gin file that it changes.
+      bindings: how.
+      paper: (mIoU, pixel accuracy) as the paper states them, percent; None where it does not.
+    """
+
+    title: str
+    recipe: str
+    bindings: tuple = ()
+    paper: tuple = (None, None)
+
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the table.")
+_ROWS = flags.DEFINE_list("rows", None, "Rows to run, by name; all by default.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, order and augmentation.")
+_SPLIT = flags.DEFINE_string("split", "val", "Split to score on.")
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Overlays on each row's recipe.")
+_GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Settings for every row.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check and list the runs, and do nothing.")
+_RUN = flags.DEFINE_string("run", None, "ROW:SEED; one run only (what the script starts).")
+
+
+def run(rows, paper_split):
+    """Train and score the rows, those runs that are not finished, and write the table.
+
+    Args:
+      rows: {name: `Row`}.
+      paper_split: what the papers' figures are for, for the table's head.
+
+    Raises:
+      UserError: a flag is wrong, or a row's settings are.
+    """
+    names = list(rows) if _ROWS.value is None else _ROWS.value
+    if unknown := set(names) - set(rows):
+        raise UserError(f"--rows: {sorted(unknown)} unknown; there are {list(rows)}.")
+    if not _OUTPUT.value:
+        raise UserError("--output is missing.")
+    output = pathlib.Path(_OUTPUT.value)
+    if _RUN.value:
+        name, seed = _RUN.value.split(":")
+        _run_one(rows[name], seed, output / f"{name}_{seed}")
+        return
+    if _DRY_RUN.value:
+        for name in names:
+            _load(rows[name], _SEEDS.value[0])  # a wrong binding is found here
+        for seed in _SEEDS.value:
+            for name in names:
+                is_done = (output / f"{name}_{seed}" / "scores.json").is_file()
+                settings = " ".join(rows[name].bindings) or "the recipe's"
+                print(f"{output / f'{name}_{seed}'}: {'done' if is_done else settings}")
+        return
+    # Seeds outside, so that an interrupted comparison still has whole rows to compare.
+    for seed in _SEEDS.value:
+        for name in names:
+            if not (output / f"{name}_{seed}" / "scores.json").is_file():
+                # A process each: TensorFlow's state and memory start afresh.
+                subprocess.run([sys.executable, *sys.argv, f"--run={name}:{seed}"], check=True)
+    _write_table({name: rows[name] for name in names}, output, paper_split)
+
+
+def _load(row, seed):
+    bindings = [*row.bindings, *_GIN_BINDINGS.value, f"Recipe.seed={seed}"]
+    return recipe_lib.load([row.recipe, *_GIN_FILE.value], bindings)
+
+
+def _run_one(row, seed, run_dir):
+    from wsss_tf.stages import train
+
+    recipe = _load(row, seed)
+    start = time.time()
+    train(recipe, run_dir)
+    scores = {"train_seconds": time.time() - start, **_score(recipe, run_dir)}
+    run_folder.write_json(run_dir / "scores.json", scores)
+
+
+def _score(recipe, run_dir):
+    """Return {output: {"miou", "pixel_accuracy"}} over the split, as the recipe infers."""
+    import keras
+
+    from wsss_tf.stages import make_predictor
+    from wsss_tf.validation import make_mask_validation
+
+    net = recipe_lib.load_network(run_dir)
+    source = recipe.true_source(_SPLIT.value)
+    scores = {}
+    for name in ("logits", "dense_logits"):
+        if name in net.output:
+            one = keras.Model(net.input, {"logits": net.output[name]})
+            scores[name], _ = make_mask_validation(
+                source, make_predictor(recipe, one), len(source)
+            )()
+    return scores
+
+
+def _write_table(rows, output, paper_split):
+    scored = {
+        name: [
+            json.loads((output / f"{name}_{seed}" / "scores.json").read_text())
+            for seed in _SEEDS.value
+        ]
+        for name in rows
+    }
+    has_dense = any("dense_logits" in run for runs in scored.values() for run in runs)
+    head = ["row", f"mIoU, {_SPLIT.value}", "pixel accuracy"]
+    head += ["mIoU of the dense prediction"] if has_dense else []
+    head += ["seeds", "minutes a run", f"paper mIoU ({paper_split})", "paper pixel accuracy"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    cells = [["row", "seed", "output", "miou", "pixel_accuracy", "train_seconds"]]
+    for name, row in rows.items():
+        runs = scored[name]
+        text = [
+            row.title,
+            _spread(runs, "logits", "miou"),
+            _spread(runs, "logits", "pixel_accuracy"),
+        ]
+        if has_dense:
+            text.append(_spread(runs, "dense_logits", "miou"))
+        minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
+        text += [str(len(runs)), f"{minutes:.1f}"]
+        text += ["–" if value is None else f"{value:.2f}" for value in row.paper]
+        lines.append("| " + " | ".join(text) + " |")
+        for seed, run in zip(_SEEDS.value, runs):
+            for kind in ("logits", "dense_logits"):
+                if kind in run:
+                    values = [f"{run[kind][key]:.4f}" for key in ("miou", "pixel_accuracy")]
+                    cells.append([name, seed, kind, *values, f"{run['train_seconds']:.0f}"])
+    table = "\n".join(lines) + "\n"
+    run_folder.write_text(output / "table.md", table)
+    with run_folder.atomic_path(output / "table.csv") as temporary, temporary.open("w") as file:
+        csv.writer(file).writerows(cells)
+    print(table, end="")
+
+
+def _spread(runs, output, key):
+    """Return the mean, and for several runs the standard deviation, percent; – for no value."""
+    values = [100 * run[output][key] for run in runs if output in run]
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"

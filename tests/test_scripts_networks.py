@@ -1,0 +1,166 @@
+"""The scripts about CPNet and SANet: ablation tables, counts of operations, pictures."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from keras import layers
+from PIL import Image
+from tiny_backbone import tiny_backbone
+
+from wsss_tf.models.cpnet import cpnet_network
+from wsss_tf.models.sanet import sanet_network
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def load_script(name):
+    """Return a script as a module; its flags are taken out again, as scripts share names."""
+    known = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for flag in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, flag)
+    return module
+
+
+def run_script(name, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"scripts/{name}.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+# === Ablations ===
+
+
+def scores(miou, dense=None):
+    made = {"train_seconds": 60.0, "logits": {"miou": miou, "pixel_accuracy": 0.9}}
+    if dense is not None:
+        made["dense_logits"] = {"miou": dense, "pixel_accuracy": 0.8}
+    return made
+
+
+def test_table_of_finished_runs(tmp_path):
+    for name, seed, value in [("se50", 0, 0.5), ("se50", 1, 0.6), ("sanet50", 0, 0.7)]:
+        (tmp_path / f"{name}_{seed}").mkdir()
+        made = scores(value, 0.25 if name == "sanet50" else None)
+        (tmp_path / f"{name}_{seed}/scores.json").write_text(json.dumps(made))
+    arguments = [f"--output={tmp_path}", "--table=modules"]
+    result = run_script("ablate_sanet", *arguments, "--rows=se50", "--seeds=0,1")
+    assert result.returncode == 0, result.stderr
+    assert "| FCN50-SE | 55.00 ± 7.07 | 90.00 ± 0.00 | 2 | 1.0 | 44.60 | 76.00 |" in result.stdout
+    result = run_script("ablate_sanet", *arguments, "--rows=se50,sanet50", "--seeds=0")
+    table = (tmp_path / "table.md").read_text()
+    assert result.stdout == table
+    assert "| FCN50-SE | 50.00 | 90.00 | – | 1 | 1.0 | 44.60 | 76.00 |" in table
+    assert "| SANet50 | 70.00 | 90.00 | 25.00 | 1 | 1.0 | 49.00 | 78.90 |" in table
+    assert "sanet50,0,dense_logits,0.2500,0.8000,60" in (tmp_path / "table.csv").read_text()
+
+
+@pytest.mark.parametrize("script", ["ablate_cpnet", "ablate_sanet"])
+def test_dry_run_loads_every_row(tmp_path, script):
+    result = run_script(
+        script, "--dry_run", "--seeds=7", f"--output={tmp_path}", "--gin_file=gin/data/shapes.gin"
+    )
+    assert result.returncode == 0, result.stderr
+    rows = result.stdout.splitlines()
+    assert len(rows) == {"ablate_cpnet": 9, "ablate_sanet": 6}[script]
+    assert all("_7: " in row for row in rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_row_and_binding(tmp_path):
+    result = run_script("ablate_cpnet", f"--output={tmp_path}", "--rows=cpnet5")
+    assert (result.returncode, "['cpnet5'] unknown" in result.stderr) == (2, True)
+    result = run_script("ablate_cpnet", "--dry_run")
+    assert (result.returncode, "--output is missing" in result.stderr) == (2, True)
+
+
+# === Operations ===
+
+
+def test_multiply_accumulates_by_hand():
+    image = keras.Input((8, 12, 3))
+    x = layers.Conv2D(16, 3, strides=2, padding="same")(image)  # 4 x 6
+    side = layers.Conv2D(99, 1)(x)  # not on the way to the result
+    x = layers.DepthwiseConv2D(5, padding="same")(x)
+    x = layers.Dense(7)(layers.GlobalAveragePooling2D()(x))
+    net = keras.Model(image, {"logits": x, "side": side})
+    function = tf.function(lambda x: net(x)["logits"]).get_concrete_function(
+        tf.TensorSpec([1, 8, 12, 3])
+    )
+    count = load_script("benchmark_models").multiply_accumulates(function, net)
+    assert count == 4 * 6 * 16 * 27 + 4 * 6 * 16 * 25 + 16 * 7
+
+
+# === Pictures ===
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+
+
+def test_prior_of_a_pixel(image):
+    script = load_script("show_prior")
+    net = cpnet_network(3, crop_size=(32, 48), backbone=tiny_backbone)
+    crop, probability, pixel = script.prior_of(net, image, 30, 65)
+    # The crop is shifted back inside: rows 8 to 39, columns 22 to 69.
+    np.testing.assert_array_equal(crop, image[8:, 22:])
+    assert pixel == (22, 43)
+    from wsss_tf import ops
+
+    logits = net(ops.normalize_image(crop[None]), training=False)["prior"]
+    expected = tf.sigmoid(logits[0, 2 * 6 + 5]).numpy().reshape(1, 4, 6, 1)
+    expected = ops.resize_bilinear(expected, (32, 48), align_corners=False)[0, :, :, 0]
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+    # A picture smaller than the crop lies on black.
+    crop, probability, pixel = script.prior_of(net, image[:10, :20], 3, 19)
+    assert crop.shape == (32, 48, 3)
+    np.testing.assert_array_equal(crop[:10, :20], image[:10, :20])
+    assert not crop[10:].any()
+    assert pixel == (3, 19)
+    assert probability.shape == (32, 48)
+
+
+def test_attention_of_sanet(image):
+    script = load_script("show_prior")
+    net = sanet_network(3, backbone=tiny_backbone)
+    maps = script.attention_of(net, image)
+    assert list(maps) == ["sa1", "sa2", "sa3", "sa4"]
+    for scores in maps.values():
+        assert scores.shape == (40, 70)
+        assert scores.min() >= 0
+        assert scores.max() == pytest.approx(1)
+    assert script.attention_of(cpnet_network(3, 32, tiny_backbone), image) == {}
+
+
+def test_show_prior_as_a_user_runs_it(image, tmp_path):
+    net = cpnet_network(3, crop_size=(32, 48), backbone=tiny_backbone)
+    (tmp_path / "checkpoints").mkdir()
+    net.save(tmp_path / "checkpoints/last.keras")
+    Image.fromarray(image).save(tmp_path / "street.png")
+    arguments = [f"--run_dir={tmp_path}", f"--image={tmp_path}/street.png"]
+    arguments.append(f"--output={tmp_path}/drawn")
+    result = run_script("show_prior", *arguments, "--pixel=40,3")
+    assert result.returncode == 2
+    assert "--pixel=40,3: give ROW,COLUMN inside the picture of 40 x 70" in result.stderr
+    result = run_script("show_prior", *arguments, "--pixel=12,3")
+    assert result.returncode == 0, result.stderr
+    drawn = {path.name: Image.open(path) for path in (tmp_path / "drawn").iterdir()}
+    assert set(drawn) == {"street_12_3_prior.png", "street_12_3_overlay.png"}
+    assert drawn["street_12_3_prior.png"].size == (48, 32)
+    assert np.asarray(drawn["street_12_3_overlay.png"])[12, 3].tolist() == [0, 255, 0]
