@@ -7,6 +7,7 @@ import pytest
 
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.models import deeplab
 from wsss_tf.models.seam import NEW_LAYERS
 from wsss_tf.training.initial_weights import load_initial_weights
 
@@ -34,10 +35,58 @@ def test_cam_differs_from_seam_in_method_only(monkeypatch, tmp_path):
     assert recipe.batch_size == 8
 
 
-@pytest.mark.parametrize("method", ["seam", "cam"])
+def test_deeplab_is_the_authors_recipe():
+    recipe = recipe_lib.load(["gin/deeplab.gin"])
+    assert (recipe.batch_size, recipe.steps, recipe.train_split) == (10, 20000, "trainaug")
+    assert recipe.require_initial_weights
+    assert recipe.predicts_masks
+    assert not recipe.weakly_supervised
+    optimizer = recipe.optimizer(total_steps=20000)
+    assert optimizer.momentum == 0.9
+    assert float(optimizer.learning_rate) == pytest.approx(0.001)
+    groups = {
+        "conv1a/kernel": (1.0, 5e-4),
+        "conv_fov/kernel": (10.0, 5e-4),
+        "cls_conv/bias": (20.0, 0.0),
+        "bn_fov/gamma": (0.0, 0.0),
+        "b6_bn_branch2a/beta": (0.0, 0.0),
+    }
+    assert {path: optimizer._rule(path) for path in groups} == groups
+    query = gin.query_parameter
+    assert query("deeplab_augmentation.crop_size") == 448
+    assert query("multi_scale_predictor.scales") == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def test_networks_for_masks_have_an_output_for_every_class():
+    recipe = recipe_lib.load(
+        ["gin/deeplab.gin", "gin/data/shapes.gin", "gin/size/small_deeplab.gin"]
+    )
+    source = recipe.true_source("val")
+    assert recipe.num_outputs(source) == len(source.class_names) == 5
+    cam = recipe_lib.load(["gin/seam.gin", "gin/data/shapes.gin", "gin/size/small.gin"])
+    assert cam.num_outputs(source) == source.num_classes == 4
+    assert not cam.predicts_masks
+
+
+def test_truth_may_come_from_another_source():
+    bindings = [
+        "Recipe.source=@pseudo_label_source",
+        "pseudo_label_source.base=@shapes_source",
+        "pseudo_label_source.folder='nowhere'",
+        "Recipe.validation_source=@shapes_source",
+    ]
+    overlay = ROOT / "tests/data/pseudo_labels.gin"  # the import that a binding cannot give
+    recipe = recipe_lib.load(["gin/deeplab.gin", "gin/data/shapes.gin", str(overlay)], bindings)
+    assert recipe.true_source("val").name == "shapes"
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        recipe.source(split="train")
+
+
+@pytest.mark.parametrize("method", ["seam", "cam", "deeplab"])
 @pytest.mark.parametrize("data", ["shapes", "folder"])
 def test_overlays_override_in_order(method, data):
-    files = [f"gin/{method}.gin", f"gin/data/{data}.gin", "gin/size/small.gin"]
+    size = "small_deeplab" if method == "deeplab" else "small"
+    files = [f"gin/{method}.gin", f"gin/data/{data}.gin", f"gin/size/{size}.gin"]
     recipe = recipe_lib.load(files, ["Recipe.batch_size=5"])
     assert recipe.batch_size == 5
     assert not recipe.require_initial_weights
@@ -45,13 +94,21 @@ def test_overlays_override_in_order(method, data):
     assert recipe.train_split == "train"
 
 
-def test_shipped_weights_fit_the_small_network():
-    recipe = recipe_lib.load(["gin/seam.gin", "gin/data/shapes.gin", "gin/size/small.gin"])
+@pytest.mark.parametrize(
+    ("method", "size", "new_layers"),
+    [
+        ("seam", "small", set(NEW_LAYERS)),
+        ("deeplab", "small_deeplab", {*deeplab.NEW_LAYERS, "bn_fov", "bn_fov2"}),
+    ],
+)
+def test_shipped_weights_fit_the_small_network(method, size, new_layers):
+    files = [f"gin/{method}.gin", "gin/data/shapes.gin", f"gin/size/{size}.gin"]
+    recipe = recipe_lib.load(files)
     net = recipe.network(num_classes=3)
     path = recipe_lib.find_weights(recipe.initial_weights)
     loaded, missing, unused = load_initial_weights(net, path)
     assert unused == []
-    assert {name.split("/")[-2] for name in missing} == set(NEW_LAYERS)
+    assert {name.split("/")[-2] for name in missing} == new_layers
     assert len(loaded) + len(missing) == len([v for v in net.variables if "seed" not in v.path])
 
 

@@ -21,7 +21,7 @@ class SupervisedStep(TrainingStep):
     def __init__(self, net, aux_weight=None, over_all_pixels=False, align_corners=False, **kwargs):
         wanted = ["logits"] if aux_weight is None else ["logits", "aux_logits"]
         if missing := set(wanted) - set(net.output):
-            raise ValueError(f"the network has no output {missing}, only {sorted(net.output)}.")
+            raise ValueError(f"the network has no {sorted(missing)}, only {sorted(net.output)}.")
         self.term_names = (
             "loss_seg",
             *(() if aux_weight is None else ("loss_aux",)),

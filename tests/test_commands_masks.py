@@ -1,0 +1,332 @@
+"""Networks that predict masks, through the commands, as a user runs them."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_tf import images, stages
+from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+TINY = ("--gin_file=gin/deeplab.gin", f"--gin_file={ROOT / 'tests/data/tiny_masks.gin'}")
+
+
+def _command(name, *arguments):
+    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
+
+
+def _run(name, *arguments, cwd=None):
+    return subprocess.run(
+        _command(name, *arguments), env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True
+    )
+
+
+def _ok(name, *arguments, cwd=None):
+    result = _run(name, *arguments, cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def _user_error(result, *words):
+    assert result.returncode == 2, result.stdout + result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished tiny run on the data set's masks, started from another folder."""
+    folder = tmp_path_factory.mktemp("runs")
+    out = _ok("train", *TINY, "--run_dir=tiny", cwd=folder)
+    assert "masks of the data set; 7 steps of 4, 3 an epoch" in out
+    assert "val_miou" in out
+    return folder / "tiny"
+
+
+def test_a_run_of_a_number_of_steps_ends_there(run_dir):
+    names = {path.name for path in (run_dir / "checkpoints").glob("step-*.index")}
+    assert names == {"step-6.index", "step-7.index"}
+    assert "nothing to do" in _ok("train", *TINY, f"--run_dir={run_dir}")
+
+
+def test_tensorboard_shows_masks_and_scores(run_dir):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard"), {"images": 0, "tensors": 0})
+    events.Reload()
+    tags = {tag for tags in events.Tags().values() if isinstance(tags, list) for tag in tags}
+    assert {"masks", "validation/miou", "validation/pixel_accuracy"} <= tags
+
+
+def test_config_keeps_what_inference_reads(run_dir):
+    text = (run_dir / "config.gin").read_text()
+    # Validation runs one scale; the recipe's own must survive it.
+    assert "multi_scale_predictor.scales = (0.75, 1.0)" in text
+    assert "multi_scale_predictor.flip = True" in text
+    assert "tiny_network.roll.places = 1" in text
+
+
+def test_infer_evaluate_and_their_files(run_dir):
+    out = _ok("infer", f"--run_dir={run_dir}", "--split=val")
+    assert "6 written, 0 kept" in out
+    paths = sorted((run_dir / "predictions").glob("*.png"))
+    assert len(paths) == 6
+    mask = images.load_mask(paths[0])
+    assert mask.shape == (48, 48)
+    assert mask.max() < 5
+    with Image.open(paths[0]) as picture:
+        assert picture.mode == "P"
+
+    paths[3].unlink()
+    plain = ["--nopostprocess", "--scales=1", "--noflip"]
+    assert "1 written, 5 kept" in _ok("infer", f"--run_dir={run_dir}", "--split=val", *plain)
+    out = _ok("evaluate", f"--run_dir={run_dir}", "--split=val")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert (metrics["num_images"], metrics["split"]) == (6, "val")
+    assert "sweep" not in metrics
+    assert 0 < metrics["miou"] < 1
+    page = (run_dir / "report.html").read_text()
+    assert page.count("<figcaption>prediction</figcaption>") == 6
+    assert "background threshold" not in page
+    assert "http" not in page
+    assert "report.html" in out
+
+    _ok("infer", f"--run_dir={run_dir}", "--split=test", *plain)
+    _ok("evaluate", f"--run_dir={run_dir}", "--split=test")
+    last = json.loads((run_dir / "metrics.json").read_text())
+    assert last == json.loads((run_dir / "metrics_test.json").read_text())
+    assert metrics == json.loads((run_dir / "metrics_val.json").read_text())
+    assert last["split"] == "test"
+    assert (run_dir / "report_val.html").read_text() == page
+
+
+def test_infer_on_a_folder_and_the_recipes_postprocess(run_dir, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.jpg")
+    Image.fromarray(rng.integers(0, 255, (20, 31), dtype=np.uint8)).save(tmp_path / "in/sub/b.png")
+    for name in ("with", "without"):
+        flag = [] if name == "with" else ["--nopostprocess"]
+        arguments = [f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}", *flag]
+        _ok("infer", *arguments, f"--output={tmp_path / name}")
+    for image_id, shape in (("a", (37, 45)), ("sub/b", (20, 31))):
+        masks = [
+            images.load_mask(tmp_path / name / f"predictions/{image_id}.png")
+            for name in ("with", "without")
+        ]
+        assert masks[0].shape == shape
+        np.testing.assert_array_equal(masks[0], (masks[1] + 1) % 5)
+
+
+def test_export_gives_the_same_masks_without_the_package(run_dir, tmp_path):
+    import tensorflow as tf
+
+    from wsss_tf.inference.segment import multi_scale_predictor
+    from wsss_tf.recipe import load_network
+
+    flags = ["--flip", "--scales=0.5,1"]
+    out = _ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", *flags)
+    assert "postprocess is not part" in out
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = """
+import io, sys
+import numpy as np, tensorflow as tf
+from PIL import Image
+model = tf.saved_model.load("model")
+pictures = np.load("pictures.npy")
+out = model.signatures["probabilities"](images=tf.constant(pictures, tf.float32))
+def png(p):
+    f = io.BytesIO(); Image.fromarray(p).save(f, "PNG"); return f.getvalue()
+contents = tf.constant([png(pictures[0]), png(pictures[1, :30, :21])])
+served = model.signatures["serving_default"](image_bytes=contents)
+masks = [np.array(Image.open(io.BytesIO(m))) for m in served["masks"].numpy()]
+empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+assert empty["masks"].shape == [0]
+assert not any(name.startswith("wsss_tf") for name in sys.modules)
+np.savez("out.npz", probabilities=out["probabilities"], first=masks[0], second=masks[1],
+         scores=served["scores"])
+try:
+    model.signatures["serving_default"](image_bytes=tf.constant([b"no picture"]))
+except tf.errors.InvalidArgumentError:
+    print("refused")
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "refused" in result.stdout
+    assert (tmp_path / "model/assets/class_names.txt").read_text().startswith("background\n")
+    predict = multi_scale_predictor(
+        load_network(run_dir), (0.5, 1.0), True, image_resize="opencv_cubic", align_corners=True
+    )
+    with np.load(tmp_path / "out.npz") as out:
+        here = predict(tf.constant(pictures)).numpy()
+        np.testing.assert_allclose(out["probabilities"], here, atol=1e-5)
+        np.testing.assert_allclose(out["scores"][0], here[0].max((0, 1)), atol=1e-5)
+        small = predict(tf.constant(pictures[1:, :30, :21])).numpy()[0]
+        for mask, probabilities in ((out["first"], here[0]), (out["second"], small)):
+            assert mask.dtype == np.uint8
+            picked = np.take_along_axis(probabilities, mask[..., None].astype(int), -1)[..., 0]
+            np.testing.assert_allclose(picked, probabilities.max(-1), atol=2e-5)
+
+
+def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):
+    # The first run's predictions are the second one's pseudo labels.
+    labels = tmp_path / "first"
+    _ok("infer", f"--run_dir={run_dir}", "--split=train", f"--output={labels}", "--scales=1")
+    labels = labels / "predictions"
+    out = _ok(
+        "train", *TINY, f"--run_dir={tmp_path / 'second'}", "--gin_bindings=Recipe.steps=2",
+        f"--gin_bindings=Recipe.pseudo_labels='{labels}'",
+    )  # fmt: skip
+    assert f"pseudo labels of {labels}" in out
+    assert "val_miou" in out
+    # Inference of any split works without pseudo labels for it.
+    _ok("infer", f"--run_dir={tmp_path / 'second'}", "--split=val", "--scales=1")
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    import keras
+
+    import wsss_tf.models  # noqa: F401, registers the layers
+
+    arguments = (
+        *TINY,
+        "--gin_bindings=Recipe.steps=28",  # nine epochs of three steps, and one
+        "--gin_bindings=Recipe.deterministic=True",
+        "--gin_bindings=Recipe.validation_split=None",
+    )
+    _ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        _command("train", *arguments, f"--run_dir={killed}"),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 120
+    while not (killed / "checkpoints/step-6.index").is_file() and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "checkpoints/step-28.index").is_file()
+    assert "went on from step" in _ok("train", *arguments, f"--run_dir={killed}")
+    weights = []
+    for folder in (tmp_path / "whole", killed):
+        net = keras.saving.load_model(folder / "checkpoints/last.keras", compile=False)
+        weights.append({v.path: np.asarray(v.value) for v in net.variables if "seed" not in v.path})
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(weights[1][name], value, err_msg=name)
+
+
+# === Data without a background class ===
+
+
+def test_classes_without_background(tmp_path):
+    rng = np.random.default_rng(0)
+    own = tmp_path / "own"
+    (own / "JPEGImages").mkdir(parents=True)
+    for i in range(4):
+        mask = np.repeat(np.arange(4) % 3, 10)[None].repeat(36, 0)
+        mask[:5] = 255
+        images.save_mask(own / f"SegmentationClass/p{i}.png", mask)
+        picture = mask[..., None] * np.uint8([90, 40, 0]) + rng.integers(0, 40, (36, 40, 3))
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(own / f"JPEGImages/p{i}.png")
+    (own / "class_names.txt").write_text("road\nsky\ntree\n")
+    _ok(
+        "train", *TINY, "--gin_file=gin/data/folder.gin", "--run_dir=run",
+        f"--gin_bindings=folder_source.root='{own}'",
+        "--gin_bindings=Recipe.train_split='all'",
+        "--gin_bindings=Recipe.validation_split='all'",
+        cwd=tmp_path,
+    )  # fmt: skip
+    _ok("infer", "--run_dir=run", "--split=all", "--nopostprocess", cwd=tmp_path)
+    _ok("evaluate", "--run_dir=run", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert list(metrics["iou"]) == ["road", "sky", "tree"]
+    assert metrics["ignored_pixels"] == 4 * 5 * 40
+    assert images.load_mask(tmp_path / "run/predictions/p0.png").max() <= 2
+
+
+# === Bad input ===
+
+
+def _refused(tmp_path, *bindings):
+    """Return the message with which a run ends, without the seconds that a process takes."""
+    with pytest.raises(UserError) as error:
+        stages.train(recipe_lib.load(_tiny_files(), bindings), tmp_path)
+    return str(error.value)
+
+
+def _tiny_files():
+    return [flag.removeprefix("--gin_file=") for flag in TINY]
+
+
+@pytest.mark.parametrize(
+    ("bindings", "words"),
+    [
+        (["Recipe.pseudo_labels='nowhere'"], ["nowhere", "no such folder"]),
+        (
+            ["Recipe.weakly_supervised=True", "Recipe.pseudo_labels='x'"],
+            ["Recipe.pseudo_labels", "image labels"],
+        ),
+        (["Recipe.steps=0"], ["0 steps"]),
+        (["multi_scale_predictor.image_resize='cubic'"], ["'cubic'"]),
+    ],
+    ids=["folder", "weak", "steps", "resize"],
+)
+def test_train_refuses(bindings, words, tmp_path):
+    message = _refused(tmp_path, *bindings)
+    assert all(word in message for word in words)
+
+
+def test_pseudo_labels_that_do_not_fit(tmp_path):
+    recipe = recipe_lib.load(_tiny_files())
+    for image_id in recipe.source(split="train").ids:
+        images.save_mask(tmp_path / f"labels/{image_id}.png", np.zeros((48, 48), int))
+    binding = f"Recipe.pseudo_labels='{tmp_path / 'labels'}'"
+    path = tmp_path / "labels/shapes_train_00004.png"
+    images.save_mask(path, np.full((48, 48), 5))
+    message = _refused(tmp_path, binding)
+    assert all(word in message for word in (str(path), "value 5", "5 classes"))
+    path.unlink()
+    message = _refused(tmp_path, binding)
+    assert all(word in message for word in (str(path), "1 of 12", "wsss_tf.infer"))
+
+
+def test_a_source_without_masks_cannot_be_learnt_with_supervision(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "image_labels.csv").write_text("image,labels\na.png,cat\n")
+    files = [*_tiny_files(), "gin/data/folder.gin"]
+    bindings = [f"folder_source.root='{tmp_path}'", "Recipe.train_split='all'"]
+    with pytest.raises(UserError, match=r"'all' has no masks to train on.*Recipe\.pseudo_labels"):
+        stages.train(recipe_lib.load(files, bindings), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [("infer", "--cam_output=cam"), ("evaluate", "--background_threshold=0.3")],
+)
+def test_flags_of_cams_are_refused(run_dir, command, flag):
+    result = _run(command, f"--run_dir={run_dir}", "--split=val", flag)
+    _user_error(result, flag.split("=")[0])
