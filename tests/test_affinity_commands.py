@@ -1,49 +1,22 @@
 """From CAMs over the CRF and AffinityNet to pseudo labels, as a user runs it."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
 from wsss_tf import images, png, run_folder
 
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 SEAM = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
 AFFINITY = ("--gin_file=gin/affinity.gin", f"--gin_file={ROOT / 'tests/data/tiny_affinity.gin'}")
-
-
-def command(name, *arguments):
-    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
-
-
-def run(name, *arguments):
-    return subprocess.run(
-        command(name, *arguments), env=ENVIRONMENT, capture_output=True, text=True
-    )
-
-
-def ok(name, *arguments):
-    result = run(name, *arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def user_error(result, *words):
-    assert result.returncode == 2, result.stdout + result.stderr
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in line
 
 
 @pytest.fixture(scope="module")

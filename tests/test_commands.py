@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -11,38 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
 from wsss_tf import images, run_folder
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 TINY = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
-
-
-def _command(name, *arguments):
-    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
-
-
-def _run(name, *arguments, cwd=None):
-    return subprocess.run(
-        _command(name, *arguments), env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True
-    )
-
-
-def _ok(name, *arguments, cwd=None):
-    result = _run(name, *arguments, cwd=cwd)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def _user_error(result, *words):
-    assert result.returncode == 2, result.stdout + result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 def _weights(run_dir):
@@ -58,7 +31,7 @@ def _weights(run_dir):
 def run_dir(tmp_path_factory):
     """A finished tiny run, started from another folder than the repository."""
     folder = tmp_path_factory.mktemp("runs")
-    _ok("train", *TINY, "--run_dir=tiny", cwd=folder)
+    ok("train", *TINY, "--run_dir=tiny", cwd=folder)
     return folder / "tiny"
 
 
@@ -81,12 +54,12 @@ def test_tensorboard_has_losses_pictures_and_the_configuration(run_dir):
 
 def test_training_again_changes_nothing(run_dir):
     before = (run_dir / "checkpoints/last.keras").stat().st_mtime_ns
-    assert "nothing to do" in _ok("train", *TINY, f"--run_dir={run_dir}")
+    assert "nothing to do" in ok("train", *TINY, f"--run_dir={run_dir}")
     assert (run_dir / "checkpoints/last.keras").stat().st_mtime_ns == before
 
 
 def test_infer_then_evaluate(run_dir):
-    out = _ok("infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1")
+    out = ok("infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1")
     assert "6 written, 0 kept" in out
     class_ids, cams = run_folder.load_cams(run_dir / "cams", "shapes_val_00000")
     assert cams.shape == (len(class_ids), 48, 48)
@@ -96,10 +69,10 @@ def test_infer_then_evaluate(run_dir):
     assert set(np.unique(label)) <= {0, *class_ids.tolist()}
 
     (run_dir / "cams/shapes_val_00003.npz").unlink()
-    assert "1 written, 5 kept" in _ok(
+    assert "1 written, 5 kept" in ok(
         "infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1"
     )
-    out = _ok("evaluate", f"--run_dir={run_dir}", "--split=val")
+    out = ok("evaluate", f"--run_dir={run_dir}", "--split=val")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["num_images"] == 6
     assert len(metrics["sweep"]) == 60
@@ -110,12 +83,12 @@ def test_infer_then_evaluate(run_dir):
 
 def test_infer_by_grad_cam(run_dir, tmp_path):
     arguments = [f"--run_dir={run_dir}", "--split=val", "--method=gradcam++", "--scales=1"]
-    out = _ok("infer", *arguments, f"--output={tmp_path}")
+    out = ok("infer", *arguments, f"--output={tmp_path}")
     assert "6 written" in out
     class_ids, cams = run_folder.load_cams(tmp_path / "cams", "shapes_val_00000")
     assert cams.shape == (len(class_ids), 48, 48)
-    result = _run("infer", *arguments, "--cam_output=cam")
-    _user_error(result, "--cam_output", "gradcam++")
+    result = run("infer", *arguments, "--cam_output=cam")
+    user_error(result, "--cam_output", "gradcam++")
 
 
 def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
@@ -123,7 +96,7 @@ def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
     (tmp_path / "in/sub").mkdir(parents=True)
     Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.jpg")
     Image.fromarray(rng.integers(0, 255, (20, 31), dtype=np.uint8)).save(tmp_path / "in/sub/b.png")
-    _ok(
+    ok(
         "infer",
         f"--run_dir={run_dir}",
         f"--input={tmp_path / 'in'}",
@@ -142,7 +115,7 @@ def test_export_gives_the_same_cams_without_the_package(run_dir, tmp_path):
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
     from wsss_tf.recipe import load_network
 
-    _ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", "--flip")
+    ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", "--flip")
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
@@ -185,8 +158,8 @@ except tf.errors.InvalidArgumentError:
         np.testing.assert_array_equal(out["sizes"], [[40, 52], [30, 20]])
         np.testing.assert_allclose(out["bytes"][1, :30, :20], out["small"][0], atol=1e-5)
         assert not out["bytes"][1, 30:].any()
-    result = _run("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}")
-    _user_error(result, "exists already")
+    result = run("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}")
+    user_error(result, "exists already")
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
@@ -198,10 +171,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         "--gin_bindings=tiny_network.dropout=0.5",
         "--gin_bindings=Recipe.validation_split=None",
     )
-    _ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
+    ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        _command("train", *arguments, f"--run_dir={killed}"),
+        command("train", *arguments, f"--run_dir={killed}"),
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -212,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "checkpoints/step-30.index").is_file()
-    assert "went on from step" in _ok("train", *arguments, f"--run_dir={killed}")
+    assert "went on from step" in ok("train", *arguments, f"--run_dir={killed}")
     whole, resumed = _weights(tmp_path / "whole"), _weights(killed)
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
@@ -224,7 +197,7 @@ def test_two_replicas_train_as_one(tmp_path):
     outputs = {}
     for devices in ("'one'", "['CPU:0','CPU:1']"):
         run_dir = tmp_path / str(len(outputs))
-        outputs[run_dir] = _ok(
+        outputs[run_dir] = ok(
             "train",
             *TINY,
             f"--gin_bindings=Recipe.devices={devices}",
@@ -252,7 +225,7 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
     devkit = ROOT.parent / "shared/data/VOCdevkit"
     if not devkit.is_dir():
         pytest.skip("skipped: no shared data")
-    _ok(
+    ok(
         "train",
         *TINY,
         "--gin_bindings=Recipe.source=@voc_source",
@@ -265,8 +238,8 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
     )
     names = (tmp_path / "class_names.txt").read_text().splitlines()
     assert names[:2] == ["background", "aeroplane"]
-    _ok("infer", f"--run_dir={tmp_path}", "--split=train", "--scales=0.5,1")
-    _ok("evaluate", f"--run_dir={tmp_path}", "--split=train")
+    ok("infer", f"--run_dir={tmp_path}", "--split=train", "--scales=0.5,1")
+    ok("evaluate", f"--run_dir={tmp_path}", "--split=train")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["split"] == "train"
     assert set(metrics["iou"]) == set(names)
@@ -297,13 +270,13 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
     ids=["file", "run_dir", "binding", "flag", "batch", "split", "weights", "replicas"],
 )
 def test_train_refuses(arguments, words, tmp_path):
-    _user_error(_run("train", *arguments, cwd=tmp_path), *words)
+    user_error(run("train", *arguments, cwd=tmp_path), *words)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     rate = "--gin_bindings=poly_sgd.learning_rate=1e30"
-    result = _run("train", *TINY, rate, "--run_dir=r", cwd=tmp_path)
-    _user_error(result, "step ", "not finite", "loss_cls")
+    result = run("train", *TINY, rate, "--run_dir=r", cwd=tmp_path)
+    user_error(result, "step ", "not finite", "loss_cls")
 
 
 @pytest.fixture
@@ -335,15 +308,15 @@ def _folder_arguments(folder):
 def test_own_pictures_with_a_broken_one(folder):
     broken = folder / "p3.jpg"
     broken.write_bytes(broken.read_bytes()[:400])
-    _user_error(_run("train", *_folder_arguments(folder)), "p3", "skip_bad_images")
+    user_error(run("train", *_folder_arguments(folder)), "p3", "skip_bad_images")
     skip = "--gin_bindings=Recipe.skip_bad_images=True"
-    out = _ok("train", *_folder_arguments(folder), skip)
+    out = ok("train", *_folder_arguments(folder), skip)
     run_dir = folder.parent / "run"
     assert "1 bad image(s)" in out
     [[name, reason]] = json.loads((run_dir / "bad_images.json").read_text())
     assert name == "p3"
     assert reason
-    out = _ok("infer", f"--run_dir={run_dir}", "--split=all", "--scales=1")
+    out = ok("infer", f"--run_dir={run_dir}", "--split=all", "--scales=1")
     assert "5 written" in out
 
 
@@ -359,4 +332,4 @@ def test_own_pictures_with_a_broken_one(folder):
 )
 def test_own_pictures_that_cannot_be_used(folder, change, words):
     change(folder)
-    _user_error(_run("train", *_folder_arguments(folder)), *words)
+    user_error(run("train", *_folder_arguments(folder)), *words)

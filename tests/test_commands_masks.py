@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -10,46 +9,21 @@ import time
 
 import numpy as np
 import pytest
+from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
 from wsss_tf import images, stages
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 TINY = ("--gin_file=gin/deeplab.gin", f"--gin_file={ROOT / 'tests/data/tiny_masks.gin'}")
-
-
-def _command(name, *arguments):
-    return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
-
-
-def _run(name, *arguments, cwd=None):
-    return subprocess.run(
-        _command(name, *arguments), env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True
-    )
-
-
-def _ok(name, *arguments, cwd=None):
-    result = _run(name, *arguments, cwd=cwd)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def _user_error(result, *words):
-    assert result.returncode == 2, result.stdout + result.stderr
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in line
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A finished tiny run on the data set's masks, started from another folder."""
     folder = tmp_path_factory.mktemp("runs")
-    out = _ok("train", *TINY, "--run_dir=tiny", cwd=folder)
+    out = ok("train", *TINY, "--run_dir=tiny", cwd=folder)
     assert "masks of the data set; 7 steps of 4, 3 an epoch" in out
     assert "val_miou" in out
     return folder / "tiny"
@@ -58,7 +32,7 @@ def run_dir(tmp_path_factory):
 def test_a_run_of_a_number_of_steps_ends_there(run_dir):
     names = {path.name for path in (run_dir / "checkpoints").glob("step-*.index")}
     assert names == {"step-6.index", "step-7.index"}
-    assert "nothing to do" in _ok("train", *TINY, f"--run_dir={run_dir}")
+    assert "nothing to do" in ok("train", *TINY, f"--run_dir={run_dir}")
 
 
 def test_tensorboard_shows_masks_and_scores(run_dir):
@@ -79,7 +53,7 @@ def test_config_keeps_what_inference_reads(run_dir):
 
 
 def test_infer_evaluate_and_their_files(run_dir):
-    out = _ok("infer", f"--run_dir={run_dir}", "--split=val")
+    out = ok("infer", f"--run_dir={run_dir}", "--split=val")
     assert "6 written, 0 kept" in out
     paths = sorted((run_dir / "predictions").glob("*.png"))
     assert len(paths) == 6
@@ -91,8 +65,8 @@ def test_infer_evaluate_and_their_files(run_dir):
 
     paths[3].unlink()
     plain = ["--nopostprocess", "--scales=1", "--noflip"]
-    assert "1 written, 5 kept" in _ok("infer", f"--run_dir={run_dir}", "--split=val", *plain)
-    out = _ok("evaluate", f"--run_dir={run_dir}", "--split=val")
+    assert "1 written, 5 kept" in ok("infer", f"--run_dir={run_dir}", "--split=val", *plain)
+    out = ok("evaluate", f"--run_dir={run_dir}", "--split=val")
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert (metrics["num_images"], metrics["split"]) == (6, "val")
     assert "sweep" not in metrics
@@ -103,8 +77,8 @@ def test_infer_evaluate_and_their_files(run_dir):
     assert "http" not in page
     assert "report.html" in out
 
-    _ok("infer", f"--run_dir={run_dir}", "--split=test", *plain)
-    _ok("evaluate", f"--run_dir={run_dir}", "--split=test")
+    ok("infer", f"--run_dir={run_dir}", "--split=test", *plain)
+    ok("evaluate", f"--run_dir={run_dir}", "--split=test")
     last = json.loads((run_dir / "metrics.json").read_text())
     assert last == json.loads((run_dir / "metrics_test.json").read_text())
     assert metrics == json.loads((run_dir / "metrics_val.json").read_text())
@@ -120,7 +94,7 @@ def test_infer_on_a_folder_and_the_recipes_postprocess(run_dir, tmp_path):
     for name in ("with", "without"):
         flag = [] if name == "with" else ["--nopostprocess"]
         arguments = [f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}", *flag]
-        _ok("infer", *arguments, f"--output={tmp_path / name}")
+        ok("infer", *arguments, f"--output={tmp_path / name}")
     for image_id, shape in (("a", (37, 45)), ("sub/b", (20, 31))):
         masks = [
             images.load_mask(tmp_path / name / f"predictions/{image_id}.png")
@@ -137,7 +111,7 @@ def test_export_gives_the_same_masks_without_the_package(run_dir, tmp_path):
     from wsss_tf.recipe import load_network
 
     flags = ["--flip", "--scales=0.5,1"]
-    out = _ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", *flags)
+    out = ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", *flags)
     assert "postprocess is not part" in out
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
@@ -192,16 +166,16 @@ except tf.errors.InvalidArgumentError:
 def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):
     # The first run's predictions are the second one's pseudo labels.
     labels = tmp_path / "first"
-    _ok("infer", f"--run_dir={run_dir}", "--split=train", f"--output={labels}", "--scales=1")
+    ok("infer", f"--run_dir={run_dir}", "--split=train", f"--output={labels}", "--scales=1")
     labels = labels / "predictions"
-    out = _ok(
+    out = ok(
         "train", *TINY, f"--run_dir={tmp_path / 'second'}", "--gin_bindings=Recipe.steps=2",
         f"--gin_bindings=Recipe.pseudo_labels='{labels}'",
     )  # fmt: skip
     assert f"pseudo labels of {labels}" in out
     assert "val_miou" in out
     # Inference of any split works without pseudo labels for it.
-    _ok("infer", f"--run_dir={tmp_path / 'second'}", "--split=val", "--scales=1")
+    ok("infer", f"--run_dir={tmp_path / 'second'}", "--split=val", "--scales=1")
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
@@ -215,10 +189,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         "--gin_bindings=Recipe.deterministic=True",
         "--gin_bindings=Recipe.validation_split=None",
     )
-    _ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
+    ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        _command("train", *arguments, f"--run_dir={killed}"),
+        command("train", *arguments, f"--run_dir={killed}"),
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -229,7 +203,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "checkpoints/step-28.index").is_file()
-    assert "went on from step" in _ok("train", *arguments, f"--run_dir={killed}")
+    assert "went on from step" in ok("train", *arguments, f"--run_dir={killed}")
     weights = []
     for folder in (tmp_path / "whole", killed):
         net = keras.saving.load_model(folder / "checkpoints/last.keras", compile=False)
@@ -253,15 +227,15 @@ def test_classes_without_background(tmp_path):
         picture = mask[..., None] * np.uint8([90, 40, 0]) + rng.integers(0, 40, (36, 40, 3))
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(own / f"JPEGImages/p{i}.png")
     (own / "class_names.txt").write_text("road\nsky\ntree\n")
-    _ok(
+    ok(
         "train", *TINY, "--gin_file=gin/data/folder.gin", "--run_dir=run",
         f"--gin_bindings=folder_source.root='{own}'",
         "--gin_bindings=Recipe.train_split='all'",
         "--gin_bindings=Recipe.validation_split='all'",
         cwd=tmp_path,
     )  # fmt: skip
-    _ok("infer", "--run_dir=run", "--split=all", "--nopostprocess", cwd=tmp_path)
-    _ok("evaluate", "--run_dir=run", cwd=tmp_path)
+    ok("infer", "--run_dir=run", "--split=all", "--nopostprocess", cwd=tmp_path)
+    ok("evaluate", "--run_dir=run", cwd=tmp_path)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert list(metrics["iou"]) == ["road", "sky", "tree"]
     assert metrics["ignored_pixels"] == 4 * 5 * 40
@@ -328,5 +302,5 @@ def test_a_source_without_masks_cannot_be_learnt_with_supervision(tmp_path):
     [("infer", "--cam_output=cam"), ("evaluate", "--background_threshold=0.3")],
 )
 def test_flags_of_cams_are_refused(run_dir, command, flag):
-    result = _run(command, f"--run_dir={run_dir}", "--split=val", flag)
-    _user_error(result, flag.split("=")[0])
+    result = run(command, f"--run_dir={run_dir}", "--split=val", flag)
+    user_error(result, flag.split("=")[0])

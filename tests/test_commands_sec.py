@@ -1,48 +1,18 @@
 """SEC as a user runs it: classifiers, cues, segmentation network; and its scripts."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from as_user import ROOT, ok, run_script, script_ok, user_error
 
 from wsss_tf import images, run_folder
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
-
-
-def run(*command):
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
-def ok(*command):
-    result = run(*command)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def user_error(result, *words):
-    assert result.returncode == 2, result.stdout + result.stderr
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in line
 
 
 def train(method, run_dir, *bindings):
     options = [f"--gin_bindings={binding}" for binding in bindings]
     return ok(
-        "-m", "wsss_tf.train", f"--gin_file=gin/{method}.gin", TINY, f"--run_dir={run_dir}",
+        "train", f"--gin_file=gin/{method}.gin", TINY, f"--run_dir={run_dir}",
         *options,
     )  # fmt: skip
 
@@ -60,8 +30,8 @@ def classifiers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cues(classifiers):
-    out = ok(
-        "scripts/make_sec_cues.py",
+    out = script_ok(
+        "make_sec_cues",
         f"--foreground_run={classifiers / 'foreground'}",
         f"--background_run={classifiers / 'background'}",
         f"--output={classifiers / 'cues'}",
@@ -85,7 +55,7 @@ def test_cues_of_the_classifiers(cues):
         np.testing.assert_array_equal(sec_cues.to_rows(index), rows)
 
     images.save_mask(cues / f"again/{source.ids[0]}.png", np.full((5, 5), 3))
-    out = ok("scripts/make_sec_cues.py", f"--rows={cues}", "--grid=5", f"--output={cues}/again")
+    out = script_ok("make_sec_cues", f"--rows={cues}", "--grid=5", f"--output={cues}/again")
     assert "11 written, 1 kept" in out
     assert (images.load_mask(cues / f"again/{source.ids[0]}.png") == 3).all()
     for image_id in source.ids[1:]:
@@ -99,16 +69,16 @@ def test_cues_of_another_methods_maps(tmp_path):
     cams = np.zeros((1, 17, 33))
     cams[0, :8, :16] = 1
     run_folder.save_cams(tmp_path / "cams", "sub/a", [2], cams)
-    ok("scripts/make_sec_cues.py", f"--cams={tmp_path}/cams", "--grid=5", f"--output={tmp_path}/c")
+    script_ok("make_sec_cues", f"--cams={tmp_path}/cams", "--grid=5", f"--output={tmp_path}/c")
     index = images.load_mask(tmp_path / "c/sub/a.png")
     np.testing.assert_array_equal(index[:3, :3], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
 
 
 def test_sec_from_cues_to_scores(cues, tmp_path):
     train("sec", tmp_path, f"sec_augmentation.cues='{cues}'")
-    ok("-m", "wsss_tf.infer", f"--run_dir={tmp_path}", "--split=val")
+    ok("infer", f"--run_dir={tmp_path}", "--split=val")
     assert images.load_mask(tmp_path / "predictions/shapes_val_00000.png").shape == (40, 40)
-    ok("-m", "wsss_tf.evaluate", f"--run_dir={tmp_path}", "--split=val")
+    ok("evaluate", f"--run_dir={tmp_path}", "--split=val")
     assert (tmp_path / "metrics.json").is_file()
 
 
@@ -123,29 +93,34 @@ def test_sec_from_cues_to_scores(cues, tmp_path):
     ids=["output", "input", "two inputs", "one run"],
 )
 def test_cues_script_refuses(options, words):
-    user_error(run("scripts/make_sec_cues.py", *options), *words)
+    user_error(run_script("make_sec_cues", *options), *words)
 
 
 def test_grid_that_does_not_fit(tmp_path):
     from wsss_tf.inference import sec_cues
 
     sec_cues.save_rows(tmp_path / "rows/a.npz", np.zeros((7, 7), np.uint8))
-    command = ("scripts/make_sec_cues.py", f"--rows={tmp_path}/rows", f"--output={tmp_path}/o")
-    user_error(run(*command, "--grid=5"), "a.npz", "--grid=5")
+    options = (f"--rows={tmp_path}/rows", f"--output={tmp_path}/o", "--grid=5")
+    user_error(run_script("make_sec_cues", *options), "a.npz", "--grid=5")
 
 
 def test_weights_script_refuses():
-    user_error(run("scripts/vgg16_initial_weights.py", "--output=a.h5"), "a.h5", ".npz")
+    user_error(run_script("vgg16_initial_weights", "--output=a.h5"), "a.h5", ".npz")
 
 
 # === The ablation ===
 
 
 def test_ablation_says_what_it_would_run(tmp_path):
-    out = ok(
-        "scripts/ablate_sec.py", "--cues=c", f"--output={tmp_path}", "--dry_run", "--seeds=3",
-        "--rows=sec,average", "--decays=0.9",
-    )  # fmt: skip
+    out = script_ok(
+        "ablate_sec",
+        "--cues=c",
+        f"--output={tmp_path}",
+        "--dry_run",
+        "--seeds=3",
+        "--rows=sec,average",
+        "--decays=0.9",
+    )
     assert out.splitlines() == [
         "sec, seed 3: the recipe as it is",
         "average, seed 3: sec_step.present_decay=1.0 sec_step.absent_decay=1.0 "
@@ -162,10 +137,14 @@ def test_ablation_tables_what_has_been_run(tmp_path):
             tmp_path / name / "scores.json",
             {"miou": miou, "pixel_accuracy": miou + 0.1, "iou": {}, "train_seconds": 90},
         )
-    out = ok(
-        "scripts/ablate_sec.py", "--cues=c", f"--output={tmp_path}", "--seeds=0,1", "--rows=sec",
+    out = script_ok(
+        "ablate_sec",
+        "--cues=c",
+        f"--output={tmp_path}",
+        "--seeds=0,1",
+        "--rows=sec",
         "--decays=0.9",
-    )  # fmt: skip
+    )
     assert "| seed + expand + constrain | 55.00 ± 7.07 | 65.00 ± 7.07 | 2 | 1.5 |" in out
     assert "| decay 0.9 for present classes | 25.00 ± 0.00 | 35.00 ± 0.00 | 2 | 1.5 |" in out
     assert (tmp_path / "table.md").read_text() == out
@@ -186,4 +165,4 @@ def test_ablation_tables_what_has_been_run(tmp_path):
     ids=["cues", "row", "decay"],
 )
 def test_ablation_refuses(options, words):
-    user_error(run("scripts/ablate_sec.py", *options), *words)
+    user_error(run_script("ablate_sec", *options), *words)
