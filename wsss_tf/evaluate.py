@@ -70,6 +70,7 @@ def main():
 def _evaluate_run_command():
     # Here, because two folders of masks need neither gin nor matplotlib, and --help nothing at all.
     from wsss_tf import recipe as recipe_lib
+    from wsss_tf.data.source import loader
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
@@ -93,24 +94,6 @@ def _evaluate_run_command():
     metrics = evaluate_run(source, loader(source), run_dir, **options)
     metrics_lib.print_table(metrics)
     print(f"report: {run_dir / 'report.html'}")
-
-
-def loader(source):
-    """Return a function of a position in `source` to its example as NumPy arrays.
-
-    It raises `UserError`, naming the file, where image or mask cannot be read.
-    """
-    import tensorflow as tf
-
-    def load(position):
-        try:
-            example = source.load(tf.constant(position))
-        except tf.errors.OpError as error:
-            name = source.paths[position] if source.paths else source.ids[position]
-            raise UserError(f"{name}: image or mask cannot be read: {error.message}") from error
-        return {key: value.numpy() for key, value in example.items()}
-
-    return load
 
 
 # === Two folders ===
