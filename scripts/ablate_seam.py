@@ -34,8 +34,6 @@ from wsss_tf import command, run_folder
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 
-_CRF_POWERS = (4, 24)
-
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the tables.")
 _TABLES = flags.DEFINE_list("tables", ["1"], f"Which: {', '.join(seam_tables.NAMES)}.")
 _ROWS = flags.DEFINE_list("rows", None, "Only these configurations; default: what tables need.")
@@ -87,7 +85,7 @@ def _plan():
     if unknown:
         raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
     command.parse_scales(_SCALES.value)
-    with_crf = _CRF.value and crf_is_there()
+    with_crf = _CRF.value and importlib.util.find_spec("pydensecrf") is not None
     if _CRF.value and not with_crf and "1" in _TABLES.value:
         print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
     tables = {name: seam_tables.table(name, _SCALES.value, with_crf) for name in _TABLES.value}
@@ -210,33 +208,6 @@ def _check_settings(path, settings):
         )
 
 
-def crf_is_there():
-    """Return whether the dense CRF can be used."""
-    names = ("wsss_tf.inference.dense_crf", "pydensecrf")
-    return all(importlib.util.find_spec(name) for name in names)
-
-
-def crf_labels(class_ids, cams, image, background_power):
-    """Return the dense CRF's prediction, uint8 [h, w] of mask values.
-
-    Args:
-      class_ids: int [P], classes present.
-      cams: [P, h, w] in [0, 1].
-      image: uint8 [h, w, 3].
-      background_power: exponent of the background score 1 - max(cams).
-    """
-    import numpy as np
-
-    from wsss_tf.inference.dense_crf import dense_crf
-
-    if not len(class_ids):
-        return np.zeros(image.shape[:2], np.uint8)
-    background = (1 - cams.max(axis=0)) ** background_power
-    probs = np.concatenate([background[None], cams]).transpose(1, 2, 0)
-    winner = dense_crf(probs, image).argmax(axis=-1)
-    return np.array([0, *class_ids], np.uint8)[winner]
-
-
 def score(net, source, evaluation, scales):
     """Score a network on a source.
 
@@ -257,6 +228,7 @@ def score(net, source, evaluation, scales):
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
     from wsss_tf.evaluation.metrics import cam_metrics
     from wsss_tf.evaluation.threshold_sweep import Sweep
+    from wsss_tf.inference.cam_crf import BACKGROUND_POWERS, crf_label
     from wsss_tf.inference.grad_cam import METHODS, GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
@@ -265,7 +237,7 @@ def score(net, source, evaluation, scales):
     compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
     names = source.class_names
     sweep = Sweep(len(names))
-    confusions = {power: Confusion(len(names)) for power in _CRF_POWERS}
+    confusions = {power: Confusion(len(names)) for power in BACKGROUND_POWERS.values()}
     for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
         example = source.load(tf.constant(i))
         image, mask = example["image"].numpy(), example["mask"].numpy()
@@ -275,7 +247,7 @@ def score(net, source, evaluation, scales):
         cams = compute(image[None], *arguments)["cams"].numpy()[0].transpose(2, 0, 1)[present]
         if with_crf:
             for power, confusion in confusions.items():
-                confusion.update(mask, crf_labels(present + 1, cams, image, power))
+                confusion.update(mask, crf_label(present + 1, cams, image, power))
         else:
             sweep.update(present + 1, cams, mask)
     if with_crf:

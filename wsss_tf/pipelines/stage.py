@@ -272,10 +272,15 @@ def locked(run_dir):
         yield file.fileno()
 
 
+def command_line(arguments):
+    """Return what is executed for a command's name and flags, strings."""
+    name, *flags = arguments
+    return [sys.executable, "-m", f"wsss_tf.{name}", *flags]
+
+
 def command_text(arguments):
     """Return a command as it is typed."""
-    name, *flags = arguments
-    return shlex.join(["python", "-m", f"wsss_tf.{name}", *flags])
+    return shlex.join(["python", *command_line(arguments)[1:]])
 
 
 def run_command(arguments, lock):
@@ -289,7 +294,6 @@ def run_command(arguments, lock):
       SystemExit: it failed; with its status. What a user error is it has said itself.
     """
     print(command_text(arguments), flush=True)
-    name, *flags = arguments
     # The command ends itself when this pipe does, which is when this process has ended.
     read_end, write_end = os.pipe()
     environment = {**os.environ, command.PARENT_PIPE: str(read_end)}
@@ -297,9 +301,7 @@ def run_command(arguments, lock):
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         code = subprocess.run(
-            [sys.executable, "-m", f"wsss_tf.{name}", *flags],
-            env=environment,
-            pass_fds=(read_end, lock),
+            command_line(arguments), env=environment, pass_fds=(read_end, lock)
         ).returncode
     finally:
         signal.signal(signal.SIGINT, before)
