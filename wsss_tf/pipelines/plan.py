@@ -83,7 +83,12 @@ def load_pipeline(gin_files, gin_bindings):
     if not gin_files:
         raise UserError("no --gin_file; for example --gin_file=gin/pipelines/seam.gin.")
     own = [binding for binding in gin_bindings if _is_of_pipeline(binding)]
-    pipeline = recipe_lib.load(gin_files[:1], own, Pipeline)
+    try:
+        pipeline = recipe_lib.load(gin_files[:1], own, Pipeline)
+    except UserError as error:
+        if "Pipeline" not in recipe_lib.parsed_config():
+            raise UserError(f"--gin_file={gin_files[0]}: is no pipeline: {error}") from error
+        raise
     for field in ("cam_recipe", "affinity_recipe", "segmentation_recipe"):
         files = getattr(pipeline, field)
         if isinstance(files, str) or not files:
@@ -339,17 +344,16 @@ def _predictions(name, plan, run_dir):
     split = plan.val.split
     on_split = (f"--run_dir={run_dir / name}", f"--split={split}")
     steps = [("infer", *on_split)]
-    outputs = ["predictions"]
     if plan.val.has_masks:
         steps.append(("evaluate", *on_split))
-        outputs += [f"{x}{y}" for x in ("metrics", "report") for y in (".*", f"_{split}.*")]
     return [
         Stage(
             name=f"{name}_scores",
             steps=tuple(steps),
             inputs={"data": fingerprint(plan.val)},
             after=(name,),
-            outputs=tuple(f"{name}/{file}" for file in outputs),
+            # Scores and reports are written over, also those that were made by hand.
+            outputs=(f"{name}/predictions",),
             proof=f"{name}/" + (f"metrics_{split}.json" if plan.val.has_masks else "predictions"),
         )
     ]
