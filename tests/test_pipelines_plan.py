@@ -18,10 +18,18 @@ RUN = pathlib.Path("RUN")
 FULL = "Pipeline.full_supervision=True"
 
 
-@pytest.fixture(autouse=True)
-def _library(monkeypatch):
-    """The plan is the same whether or not pydensecrf is there."""
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def prepare(monkeypatch):
+    """Go to the folder that paths are relative to; plans are the same without pydensecrf."""
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(plan_lib, "_check_library", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def _prepared(monkeypatch):
+    prepare(monkeypatch)
 
 
 def make(*bindings, files=TINY):
@@ -43,7 +51,7 @@ def changed(plan, other):
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_lib, "_check_library", lambda: None)
+        prepare(patch)
         return make()
 
 
@@ -201,6 +209,7 @@ def test_mistakes_are_named_before_anything_is_run(files, bindings, words):
 
 def test_missing_library_is_named_before_anything_is_run(monkeypatch):
     monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
         make()
