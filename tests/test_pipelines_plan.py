@@ -161,13 +161,18 @@ def test_weights_to_start_from_count(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["seam", "seam_small"])
-def test_shipped_pipelines(name):
+def test_shipped_pipelines(name, tmp_path):
     few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
-    plan = make(*few, files=[f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"])
+    files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
+    if name == "seam":  # the paper's starts from weights that the user names
+        with pytest.raises(UserError, match=r"Recipe\.initial_weights"):
+            make(*few, files=files)
+        (tmp_path / "weights.npz").write_bytes(b"1")
+        few.append(f"Recipe.initial_weights='{tmp_path}/weights.npz'")
+    plan = make(*few, files=files)
     settings = inputs(plan)["segmentation"]["settings"]
     assert "shapes_source" in settings
-    # The paper's starts from weights that the user names, the small one from the package's.
-    assert bool(inputs(plan)["cam"]["weights"]) == (name == "seam_small")
+    assert all(inputs(plan)[stage]["weights"] for stage in plan_lib.TRAINED)
     assert len(inputs(plan)["cams"]["flags"][0].split(",")) == 4
     head = pathlib.Path(f"gin/pipelines/{name}.gin").read_text().split("from __gin__")[0]
     assert "python -m wsss_tf.pipeline" in head

@@ -189,6 +189,20 @@ def load_class_names(run_dir):
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
+def check_initial_weights(recipe):
+    """Refuse a recipe that needs weights to start from and names none.
+
+    Raises:
+      UserError: it is one.
+    """
+    if recipe.require_initial_weights and recipe.initial_weights is None:
+        raise UserError(
+            "this recipe starts from pretrained weights: give their file with "
+            "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
+            "--gin_file=gin/size/small.gin."
+        )
+
+
 def find_weights(path):
     """Return a weights file: as given, or one that comes with the package, as "package:NAME"."""
     if not str(path).startswith("package:"):

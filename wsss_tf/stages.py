@@ -145,13 +145,8 @@ def make_postprocess(recipe):
 
 
 def _initialise(net, recipe):
+    recipe_lib.check_initial_weights(recipe)
     if recipe.initial_weights is None:
-        if recipe.require_initial_weights:
-            raise UserError(
-                "this recipe starts from pretrained weights: give their file with "
-                "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
-                "--gin_file=gin/size/small.gin."
-            )
         return
     path = recipe_lib.find_weights(recipe.initial_weights)
     loaded, missing, unused = load_initial_weights(net, path)

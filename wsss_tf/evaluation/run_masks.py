@@ -27,11 +27,6 @@ def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_imag
       UserError: no masks, missing or broken predictions, masks that do not fit.
     """
     run_dir = pathlib.Path(run_dir)
-    if not source.has_masks:
-        raise UserError(
-            f"{source.name}: split {source.split!r} has no masks to score against; "
-            "give its masks folder in the recipe, or choose another --split."
-        )
     positions, skipped = positions_to_score(run_dir, source)
     metrics = score_masks(
         source, load, run_dir / "predictions", positions, skipped, absent_as_zero=absent_as_zero
@@ -65,8 +60,13 @@ def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=F
       dict of `metrics.mask_metrics`.
 
     Raises:
-      UserError: missing or broken predictions, masks that do not fit.
+      UserError: no masks, missing or broken predictions, masks that do not fit.
     """
+    if not source.has_masks:
+        raise UserError(
+            f"{source.name}: split {source.split!r} has no masks to score against; "
+            "give its masks folder in the recipe, or choose another --split."
+        )
     missing = [i for i in positions if not _path(folder, source, i).is_file()]
     if missing:
         raise UserError(

@@ -149,6 +149,7 @@ def _weights(recipe):
     """Return what the recipe starts from, as text that changes with the file."""
     from wsss_tf.data.fingerprint import file_fingerprint
 
+    recipe_lib.check_initial_weights(recipe)
     if recipe.initial_weights is None:
         return ""
     path = recipe_lib.find_weights(recipe.initial_weights)
