@@ -45,7 +45,7 @@ def _stages(out):
     return dict(line.removeprefix("=== ").split(": ", 1) for line in lines)
 
 
-# One run in three parts, each for a test of its own, so that none takes long.
+# One run in parts, each for a test of its own, so that none takes long.
 
 
 @pytest.fixture(scope="module")
@@ -66,54 +66,61 @@ def killed(tmp_path_factory):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return run_dir
+    return run_dir, json.loads((run_dir / "stages/cam.json").read_text())["state"]
 
 
-@pytest.fixture(scope="module")
-def labelled(killed):
-    """The same run, up to the labels of the CRF."""
-    state = json.loads((killed / "stages/cam.json").read_text())["state"]
-    return killed, state, _ok(*TINY, f"--run_dir={killed}", "--until=crf")
+def _part(name, before, stage):
+    """Return a fixture that goes on up to a stage, from the fixture of the stages before."""
+
+    @pytest.fixture(scope="module", name=name)
+    def part(request):
+        run_dir = request.getfixturevalue(before)[0]
+        return run_dir, _ok(*TINY, f"--run_dir={run_dir}", *([f"--until={stage}"] if stage else []))
+
+    return part
 
 
-@pytest.fixture(scope="module")
-def walked(labelled):
-    run_dir = labelled[0]
-    return run_dir, _ok(*TINY, f"--run_dir={run_dir}", "--until=walk")
+with_cams = _part("with_cams", "killed", "cams")
+with_affinity = _part("with_affinity", "with_cams", "affinity")
+with_network = _part("with_network", "with_affinity", "segmentation")
+with_export = _part("with_export", "with_network", "export")
+finished = _part("finished", "with_export", None)
 
 
-@pytest.fixture(scope="module")
-def trained(walked):
-    run_dir = walked[0]
-    return run_dir, _ok(*TINY, f"--run_dir={run_dir}", "--until=segmentation")
-
-
-@pytest.fixture(scope="module")
-def finished(trained):
-    run_dir = trained[0]
-    return run_dir, _ok(*TINY, f"--run_dir={run_dir}")
-
-
-def test_a_killed_run_goes_on(labelled):
-    run_dir, state, out = labelled
+def test_a_killed_run_has_a_record_of_what_it_did(killed):
+    run_dir, state = killed
     assert state == "started"
-    assert _stages(out) == {"cam": "running, going on.", "cams": "running.", "crf": "running."}
+    assert not (run_dir / "stages/cams.json").exists()
+
+
+def test_a_killed_run_goes_on(with_cams):
+    run_dir, out = with_cams
+    assert _stages(out) == {"cam": "running, going on.", "cams": "running."}
     assert "went on from step" in out
     assert (run_dir / "cam/checkpoints/step-24.index").is_file()
     # What it does can be done by hand.
     assert f"python -m wsss_tf.infer --run_dir={run_dir}/cam --split=train --scales=1 --flip" in out
 
 
-def test_affinity_and_random_walk(walked):
-    run_dir, out = walked
-    assert [name for name, what in _stages(out).items() if what == "up to date."] == [*STAGES[:3]]
+def test_crf_and_affinity(with_affinity):
+    run_dir, out = with_affinity
+    said = {"cam": "up to date.", "cams": "up to date.", "crf": "running.", "affinity": "running."}
+    assert _stages(out) == said
+    assert len(list((run_dir / "cam/crf_low_labels").glob("*.png"))) == 12
+
+
+def test_the_network_learns_the_labels_of_the_walk(with_network):
+    run_dir, out = with_network
     assert len(list((run_dir / "affinity/pseudo_labels").glob("*.png"))) == 12
-
-
-def test_the_network_learns_the_labels_of_the_walk(trained):
-    run_dir, out = trained
     assert f"pseudo labels of {run_dir}/affinity/pseudo_labels" in out
     assert (run_dir / "segmentation/checkpoints/last.keras").is_file()
+
+
+def test_the_network_is_scored_and_exported(with_export):
+    run_dir = with_export[0]
+    assert json.loads((run_dir / "segmentation/metrics_val.json").read_text())["num_images"] == 6
+    assert [path.name for path in (run_dir / "export").iterdir()] == ["1"]
+    assert not (run_dir / "results.json").exists()
 
 
 def test_results(finished):
@@ -135,7 +142,6 @@ def test_the_export_gives_the_masks_of_the_network(finished):
     import tensorflow as tf
 
     run_dir = finished[0]
-    assert [path.name for path in (run_dir / "export").iterdir()] == ["1"]
     model = tf.saved_model.load(run_dir / "export/1")
     picture = next((run_dir / "shown/pictures").glob("*.png"))
     served = model.signatures["serving_default"](image_bytes=tf.constant([picture.read_bytes()]))

@@ -110,7 +110,7 @@ def test_what_cannot_be_scored_is_said(plan, source, run_dir):
         "Split 'train' of shapes has no masks to score labels against.",
         "The recipe has no validation split to score the network on.",
     ]
-    assert (run_dir / "results.md").read_text().startswith("\nSplit 'train'")
+    assert (run_dir / "results.md").read_text().startswith("Split 'train'")
     assert "<figcaption>mask</figcaption>" not in (run_dir / "report.html").read_text()
 
     results.score_labels(source, run_dir)

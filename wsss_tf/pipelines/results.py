@@ -110,8 +110,8 @@ def table(rows, notes):
     ]
     rule = [("-" * width) if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines.insert(1, "| " + " | ".join(rule) + " |")
-    text = "\n".join(lines) + "\n" if rows else ""
-    return text + "".join(f"\n{note}\n" for note in notes)
+    parts = ["\n".join(lines)] if rows else []
+    return "\n\n".join([*parts, *notes]) + "\n"
 
 
 # === The report ===
