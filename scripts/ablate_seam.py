@@ -15,6 +15,7 @@ takes by the time of earlier runs.
 """
 
 import csv
+import importlib.util
 import json
 import pathlib
 import re
@@ -32,8 +33,6 @@ from seam_tables import ROWS
 from wsss_tf import command, run_folder
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
-
-_CRF_POWERS = (4, 24)
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the tables.")
 _TABLES = flags.DEFINE_list("tables", ["1"], f"Which: {', '.join(seam_tables.NAMES)}.")
@@ -91,7 +90,7 @@ def _plan():
     if unknown:
         raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
     command.parse_scales(_SCALES.value)
-    with_crf = _CRF.value and seam_tables.crf_is_there()
+    with_crf = _CRF.value and importlib.util.find_spec("pydensecrf") is not None
     if _CRF.value and not with_crf and "1" in _TABLES.value:
         print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
     tables = {name: seam_tables.table(name, _SCALES.value, with_crf) for name in _TABLES.value}
@@ -248,6 +247,7 @@ def score(net, source, evaluation, scales):
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
     from wsss_tf.evaluation.metrics import cam_metrics
     from wsss_tf.evaluation.threshold_sweep import Sweep
+    from wsss_tf.inference.cam_crf import BACKGROUND_POWERS, crf_label
     from wsss_tf.inference.grad_cam import METHODS, GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
@@ -256,7 +256,7 @@ def score(net, source, evaluation, scales):
     compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
     names = source.class_names
     sweep = Sweep(len(names))
-    confusions = {power: Confusion(len(names)) for power in _CRF_POWERS}
+    confusions = {power: Confusion(len(names)) for power in BACKGROUND_POWERS.values()}
     for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
         example = source.load(tf.constant(i))
         image, mask = example["image"].numpy(), example["mask"].numpy()
@@ -265,8 +265,7 @@ def score(net, source, evaluation, scales):
         cams = compute(image[None], *arguments)["cams"].numpy()[0].transpose(2, 0, 1)[present]
         if with_crf:
             for power, confusion in confusions.items():
-                labels = seam_tables.crf_labels(present + 1, cams, image, power)
-                confusion.update(mask, labels)
+                confusion.update(mask, crf_label(present + 1, cams, image, power))
         else:
             sweep.update(present + 1, cams, mask)
     if with_crf:

@@ -6,11 +6,8 @@ CRF; such as "cam", "cam_rv@0.5", "gradcam++", "cam_rv+crf". Nothing here needs 
 """
 
 import dataclasses
-import importlib.util
 import io
 import statistics
-
-import numpy as np
 
 # Configuration: (what it is, gin bindings, the paper's mIoU on VOC train).
 ROWS = {
@@ -155,34 +152,6 @@ def parse_evaluation(name):
     with_crf = name.endswith("+crf")
     method, _, scale = name.removesuffix("+crf").partition("@")
     return method, scale or None, with_crf
-
-
-# === The dense CRF ===
-
-
-def crf_is_there():
-    """Return whether the dense CRF can be used."""
-    names = ("wsss_tf.inference.dense_crf", "pydensecrf")
-    return all(importlib.util.find_spec(name) for name in names)
-
-
-def crf_labels(class_ids, cams, image, background_power):
-    """Return the dense CRF's prediction, uint8 [h, w] of mask values.
-
-    Args:
-      class_ids: int [P], classes present.
-      cams: [P, h, w] in [0, 1].
-      image: uint8 [h, w, 3].
-      background_power: exponent of the background score 1 - max(cams).
-    """
-    from wsss_tf.inference.dense_crf import dense_crf
-
-    if not len(class_ids):
-        return np.zeros(image.shape[:2], np.uint8)
-    background = (1 - cams.max(axis=0)) ** background_power
-    probs = np.concatenate([background[None], cams]).transpose(1, 2, 0)
-    winner = dense_crf(probs, image).argmax(axis=-1)
-    return np.array([0, *class_ids], np.uint8)[winner]
 
 
 # === From scores to text ===

@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -168,27 +167,6 @@ def test_expected_time_is_that_of_the_most_alike(tables):
     assert tables.expected_seconds("flip", ["cam"], {}) == (None, None)
 
 
-def test_crf_gets_background_and_the_classes_present(tables, monkeypatch):
-    seen = []
-
-    def dense_crf(probs, image):
-        seen.append(probs)
-        return probs / probs.sum(axis=-1, keepdims=True)
-
-    fake = types.SimpleNamespace(dense_crf=dense_crf)
-    monkeypatch.setitem(sys.modules, "wsss_tf.inference.dense_crf", fake)
-    cams = np.float32([[[0.5, 0.1, 0.0]], [[0.2, 0.2, 0.0]]])
-    image = np.zeros((1, 3, 3), np.uint8)
-    labels = tables.crf_labels(np.array([2, 7]), cams, image, 4)
-    # Background is (1 - strongest)^4: 0.0625, 0.4096, 1.
-    np.testing.assert_allclose(seen[0][0, :, 0], [0.0625, 0.4096, 1], rtol=1e-6)
-    np.testing.assert_array_equal(seen[0][0, :, 1:], cams[:, 0].T)
-    assert labels.tolist() == [[2, 0, 0]]
-    labels = tables.crf_labels(np.array([2, 7]), cams, image, 24)
-    assert labels.tolist() == [[2, 7, 0]]
-    assert tables.crf_labels(np.array([]), cams[:0], image, 4).tolist() == [[0, 0, 0]]
-
-
 # === The script ===
 
 
@@ -277,3 +255,29 @@ def test_wrong_flags_end_in_one_line(tmp_path, arguments, words):
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_scores_with_the_crf_are_those_of_its_labels(output):
+    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+    ok(output, "--tables=1", "--rows=cam", "--seeds=0", "--scales=0.5,1")
+    scores = json.loads((output / "cam_0/scores.json").read_text())["cam+crf"]
+    points = {point["threshold"]: point["miou"] for point in scores["sweep"]}
+    assert list(points) == [4, 24]
+    assert scores["miou"] == max(points.values()) == points[scores["threshold"]]
+    assert f"| {100 * scores['miou']:.2f} |" in (output / "table1.md").read_text()
+
+    from wsss_tf.data.shapes import shapes_source
+    from wsss_tf.evaluation.confusion import Confusion, mean_iou
+    from wsss_tf.inference.cam_crf import crf_label
+    from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+    from wsss_tf.recipe import load_network
+
+    compute = MultiScaleCam(load_network(output / "cam_0"), "cam", (0.5, 1.0))
+    source = shapes_source("val", num_train=12, num_val=6, image_size=48)
+    confusion = Confusion(5)
+    for i in range(6):
+        image, mask = (value.numpy() for value in source.read(i).values())
+        present = np.flatnonzero(source.labels[i])
+        cams = compute(image[None])["cams"].numpy()[0].transpose(2, 0, 1)[present]
+        confusion.update(mask, crf_label(present + 1, cams, image, 4))
+    assert points[4] == pytest.approx(mean_iou(confusion.matrix), abs=1e-3)

@@ -288,6 +288,28 @@ def test_pseudo_labels_that_do_not_fit(tmp_path):
     assert all(word in message for word in (str(path), "1 of 12", "wsss_tf.infer"))
 
 
+def test_images_that_were_left_out_need_no_pseudo_label(tmp_path):
+    root, labels = tmp_path / "own", tmp_path / "labels"
+    root.mkdir()
+    for name in "abc":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / f"{name}.png")
+        images.save_mask(labels / f"{name}.png", np.zeros((8, 8), np.uint8))
+    (root / "image_labels.csv").write_text("image,labels\na,cat\nb,cat\nc,cat\n")
+    (root / "b.png").write_bytes(b"damaged")
+    (labels / "b.png").unlink()
+    bindings = [
+        f"folder_source.root='{root}'",
+        "Recipe.train_split='all'",
+        f"Recipe.pseudo_labels='{labels}'",
+    ]
+    files = [*_tiny_files(), "gin/data/folder.gin"]
+    recipe = recipe_lib.load(files, [*bindings, "Recipe.skip_bad_images=True"])
+    assert stages._training_source(recipe, tmp_path / "run").ids == ("a", "c")
+    recipe = recipe_lib.load(files, bindings)
+    with pytest.raises(UserError, match="1 of 3 images"):
+        stages._training_source(recipe, tmp_path / "run")
+
+
 def test_a_source_without_masks_cannot_be_learnt_with_supervision(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "image_labels.csv").write_text("image,labels\na.png,cat\n")

@@ -108,6 +108,7 @@ def test_bad_prediction(folders, prediction):
     [
         ([], ["--run_dir", "--predictions"]),
         (["--run_dir=x", "--masks=masks"], ["--run_dir", "--masks", "exclude"]),
+        (["--run_dir=x", "--output=o.json"], ["--output", "--predictions"]),
         (["--run_dir=nowhere"], ["--run_dir=nowhere", "config.gin"]),
         (["--predictions=predictions", "--masks=masks"], ["--class_names is missing"]),
         ([*_ARGUMENTS, "--background_threshold=0.3"], ["--background_threshold", "--run_dir"]),
@@ -213,3 +214,22 @@ def test_run_without_cams(run_dir):
     _assert_user_error(
         result, "1 of 2", "z.npz", "python -m wsss_tf.infer --run_dir=run --split=val"
     )
+
+
+def test_a_folder_of_masks_against_the_runs_data_set(run_dir):
+    for image_id, value in (("x", 1), ("y/z", 2)):
+        mask = np.zeros((6, 4), np.uint8)
+        mask[:3] = value  # the third row is wrong
+        images.save_mask(run_dir / f"labels/{image_id}.png", mask)
+    arguments = ["--run_dir=run", "--split=train", "--predictions=run/labels"]
+    result = _evaluate(*arguments, "--output=m.json", cwd=run_dir.parent)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((run_dir.parent / "m.json").read_text())
+    assert metrics["miou"] == pytest.approx((24 / 32 + 8 / 12 + 8 / 12) / 3)
+    assert (metrics["split"], metrics["num_images"]) == ("train", 2)
+    assert "metrics: m.json" in result.stdout
+    assert not (run_dir / "metrics.json").exists()
+    result = _evaluate(*arguments, "--background_threshold=0.1", cwd=run_dir.parent)
+    _assert_user_error(result, "--background_threshold")
+    result = _evaluate("--run_dir=run", "--predictions=nothing", cwd=run_dir.parent)
+    _assert_user_error(result, "2 of 2", "nothing/x.png")

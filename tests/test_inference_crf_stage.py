@@ -9,7 +9,7 @@ import tensorflow as tf
 from wsss_tf import images, png, run_folder
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
-from wsss_tf.inference.cam_crf import crf_probs, refine
+from wsss_tf.inference.cam_crf import crf_label, crf_probs, refine
 from wsss_tf.inference.crf_stage import crf_source
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.process_pool import map_in_processes
@@ -81,6 +81,9 @@ def test_files_hold_the_marginals_of_the_classes_present(run_dir):
             np.testing.assert_allclose(probs, expected, atol=1e-5)
             label = images.load_mask(run_dir / f"{name}_labels/{image_id}.png")
             np.testing.assert_array_equal(label, class_ids[expected.argmax(-1)])
+            again = crf_label(CLASS_IDS[index], stored, picture(index), power)
+            assert again.dtype == np.uint8
+            np.testing.assert_array_equal(label, again)
     low, high = (
         images.load_mask(run_dir / f"{name}_labels/a.png") for name in ("crf_low", "crf_high")
     )

@@ -8,11 +8,13 @@ import pytest
 import tensorflow as tf
 
 from wsss_tf import ops
+from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 from wsss_tf.inference.dense_crf import (
     CAM_CRF,
     DEEPLAB_CRF,
     CrfParameters,
+    crf_postprocess,
     dense_crf,
     dense_crf_from_energy,
 )
@@ -187,8 +189,23 @@ def test_published_parameters():
     assert (DEEPLAB_CRF.iterations, DEEPLAB_CRF.bilateral_sxy) == (1, 32)
 
 
+@pytest.mark.parametrize(
+    ("method", "parameters"), [("deeplab", DEEPLAB_CRF), ("sec", CAM_CRF)], ids=["deeplab", "sec"]
+)
+def test_postprocess_of_recipes_is_the_crf_of_the_authors(method, parameters):
+    postprocess = recipe_lib.load([f"gin/{method}.gin"]).postprocess()
+    image, probs = two_halves()
+    np.testing.assert_array_equal(postprocess(probs, image), dense_crf(probs, image, parameters))
+    other = recipe_lib.load([f"gin/{method}.gin"], ["crf_postprocess.bilateral_weight=0.0"])
+    assert np.abs(other.postprocess()(probs, image) - postprocess(probs, image)).max() > 1e-3
+
+
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     image, probs = two_halves()
     with pytest.raises(UserError, match="pip install pydensecrf2"):
         dense_crf(probs, image)
+    # A recipe that has a CRF can be trained without it.
+    postprocess = crf_postprocess()
+    with pytest.raises(UserError, match="--nopostprocess"):
+        postprocess(probs, image)

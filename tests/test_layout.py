@@ -31,8 +31,8 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "convert", "evaluate", "export", "infer", "pipeline", "recipe", "stages", "train",
-    "validation",
+    "command", "convert", "evaluate", "export", "infer", "pipeline", "pipelines", "recipe",
+    "stages", "train", "validation",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 
@@ -92,7 +92,9 @@ def test_networks_are_free_of_tensorflow():
     assert found == {("ops.py", "resize_bilinear")}
 
 
-@pytest.mark.parametrize("name", ["png", "run_folder", "inference.dense_crf", "inference.cam_crf"])
+@pytest.mark.parametrize(
+    "name", ["png", "run_folder", "inference.dense_crf", "inference.cam_crf", "pipelines.stage"]
+)
 def test_worker_processes_start_without_tensorflow(name):
     code = f"import sys, wsss_tf.{name}; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}

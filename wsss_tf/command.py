@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 # Before TensorFlow is imported: its start-up banner is no news to the users of a command.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +12,22 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 from absl import app, flags, logging
 
 from wsss_tf.errors import UserError
+
+# Names an inherited file descriptor, the reading end of a pipe whose other end a pipeline holds.
+PARENT_PIPE = "WSSS_TF_PARENT_PIPE"
+
+
+def _end_with_parent():
+    """Have this process end when the one that started it does, even if that is killed."""
+    pipe = os.environ.pop(PARENT_PIPE, None)
+    if pipe is None:
+        return
+
+    def wait():
+        os.read(int(pipe), 1)  # nothing is ever written: it returns when the other end is closed
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _stop(message):
@@ -28,6 +45,7 @@ def run(main):
     """
 
     def guarded(argv):
+        _end_with_parent()
         if len(argv) > 1:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:

@@ -3,6 +3,9 @@
 A run (writes metrics.json and report.html into it, for CAMs also curves.png):
   python -m wsss_tf.evaluate --run_dir=RUN --split=val
 
+Any PNG masks, such as labels of the CRF, against those of the run's data set:
+  python -m wsss_tf.evaluate --run_dir=RUN --split=train --predictions=RUN/crf_low_labels
+
 Any PNG masks, no run at all:
   python -m wsss_tf.evaluate --predictions=DIR --masks=DIR --class_names=FILE --output=metrics.json
 """
@@ -50,14 +53,15 @@ _FOLDER_FLAGS = ("predictions", "masks", "class_names", "output")
 
 def main():
     """Run the command."""
-    folder_mode = any(flags.FLAGS[name].present for name in _FOLDER_FLAGS)
-    if _RUN_DIR.value and folder_mode:
-        given = next(name for name in _FOLDER_FLAGS if flags.FLAGS[name].present)
-        raise UserError(f"--run_dir and --{given} exclude each other: score a run, or two folders.")
-    if folder_mode:
+    given = [name for name in _FOLDER_FLAGS if flags.FLAGS[name].present]
+    if _RUN_DIR.value:
+        _check_run_flags(given)
+        if _PREDICTIONS.value:
+            _evaluate_folder_of_run_command()
+        else:
+            _evaluate_run_command()
+    elif given:
         _evaluate_folders_command()
-    elif _RUN_DIR.value:
-        _evaluate_run_command()
     else:
         raise UserError(
             "nothing to score: give --run_dir, or --predictions with --masks and --class_names."
@@ -67,15 +71,21 @@ def main():
 # === A run ===
 
 
+def _check_run_flags(given):
+    for name in ("masks", "class_names"):
+        if name in given:
+            raise UserError(
+                f"--run_dir and --{name} exclude each other: the run's data set has its own."
+            )
+    if _OUTPUT.value and not _PREDICTIONS.value:
+        raise UserError("--output is for --predictions; a run's scores are written into it.")
+
+
 def _evaluate_run_command():
     # Here, because two folders of masks need neither gin nor matplotlib, and --help nothing at all.
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.data.source import loader
 
-    run_dir = pathlib.Path(_RUN_DIR.value)
-    recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
-    split = _SPLIT.value or recipe.validation_split
-    if split is None:
-        raise UserError("this run has no validation split; say which to score with --split.")
+    run_dir, recipe, source = _run_and_source()
     options = {
         "absent_as_zero": _ABSENT_AS_ZERO.value,
         "num_report_images": _REPORT_IMAGES.value,
@@ -89,28 +99,64 @@ def _evaluate_run_command():
         from wsss_tf.evaluation.run_cams import evaluate_run
 
         options["background_threshold"] = _BACKGROUND_THRESHOLD.value
-    source = recipe.true_source(split)
     metrics = evaluate_run(source, loader(source), run_dir, **options)
     metrics_lib.print_table(metrics)
     print(f"report: {run_dir / 'report.html'}")
 
 
-def loader(source):
-    """Return a function of a position in `source` to its example as NumPy arrays.
+def _run_and_source():
+    """Return the run's folder, its recipe, and the split to score."""
+    from wsss_tf import recipe as recipe_lib
 
-    It raises `UserError`, naming the file, where image or mask cannot be read.
-    """
-    import tensorflow as tf
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
+    split = _SPLIT.value or recipe.validation_split
+    if split is None:
+        raise UserError("this run has no validation split; say which to score with --split.")
+    return run_dir, recipe, recipe.true_source(split)
 
-    def load(position):
-        try:
-            example = source.load(tf.constant(position))
-        except tf.errors.OpError as error:
-            name = source.paths[position] if source.paths else source.ids[position]
-            raise UserError(f"{name}: image or mask cannot be read: {error.message}") from error
-        return {key: value.numpy() for key, value in example.items()}
 
-    return load
+def _evaluate_folder_of_run_command():
+    from wsss_tf.data.source import loader
+    from wsss_tf.evaluation.run_masks import score_masks
+    from wsss_tf.evaluation.scored_run import positions_to_score
+
+    for name in ("background_threshold", "report_images"):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} means nothing for predicted masks.")
+    _check_output()
+    run_dir, _, source = _run_and_source()
+    positions, skipped = positions_to_score(run_dir, source)
+    folder = pathlib.Path(_PREDICTIONS.value)
+    _report(
+        score_masks(
+            source,
+            loader(source),
+            folder,
+            positions,
+            skipped,
+            absent_as_zero=_ABSENT_AS_ZERO.value,
+        )
+    )
+
+
+def _check_output():
+    if _OUTPUT.value and pathlib.Path(_OUTPUT.value).is_dir():
+        raise UserError(
+            f"--output={_OUTPUT.value}: is a folder; name the file, such as metrics.json."
+        )
+
+
+def _report(metrics):
+    """Print the metrics, and write them to --output if that is given."""
+    metrics_lib.print_table(metrics)
+    if metrics.get("extra_predictions"):
+        print(f"{metrics['extra_predictions']} predictions have no mask and were not scored.")
+    if metrics.get("unlabelled_pixels"):
+        print(f"{metrics['unlabelled_pixels']} pixels predicted 255 count as missed.")
+    if _OUTPUT.value:
+        run_folder.write_json(_OUTPUT.value, metrics)
+        print(f"metrics: {_OUTPUT.value}")
 
 
 # === Two folders ===
@@ -125,10 +171,7 @@ def _evaluate_folders_command():
             raise UserError(
                 f"--{name} is missing: --predictions, --masks, --class_names go together."
             )
-    if _OUTPUT.value and pathlib.Path(_OUTPUT.value).is_dir():
-        raise UserError(
-            f"--output={_OUTPUT.value}: is a folder; name the file, such as metrics.json."
-        )
+    _check_output()
     # Reading masks imports TensorFlow, for which neither --help nor a wrong flag should wait.
     from wsss_tf.evaluation.mask_folders import evaluate_folders, read_class_names
 
@@ -139,14 +182,7 @@ def _evaluate_folders_command():
         split=_SPLIT.value,
         absent_as_zero=_ABSENT_AS_ZERO.value,
     )
-    metrics_lib.print_table(metrics)
-    if metrics["extra_predictions"]:
-        print(f"{metrics['extra_predictions']} predictions have no mask and were not scored.")
-    if metrics["unlabelled_pixels"]:
-        print(f"{metrics['unlabelled_pixels']} pixels predicted 255 count as missed.")
-    if _OUTPUT.value:
-        run_folder.write_json(_OUTPUT.value, metrics)
-        print(f"metrics: {_OUTPUT.value}")
+    _report(metrics)
 
 
 if __name__ == "__main__":

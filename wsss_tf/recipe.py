@@ -116,8 +116,13 @@ def _find(path):
     raise UserError(f"--gin_file={path}: no such file, here or among the installed recipes.")
 
 
-def load(gin_files, gin_bindings=()):
+def load(gin_files, gin_bindings=(), kind=Recipe):
     """Parse gin files and bindings, later ones overriding earlier, and return the `Recipe`.
+
+    Args:
+      gin_files: paths, of files here or among the installed recipes.
+      gin_bindings: strings such as "Recipe.batch_size=4".
+      kind: another class that such files configure, to return one of it.
 
     Raises:
       UserError: a file is missing, a name unknown or misspelt, a required value not set.
@@ -132,7 +137,7 @@ def load(gin_files, gin_bindings=()):
         gin.parse_config_files_and_bindings(
             [str(_find(path)) for path in gin_files], list(gin_bindings)
         )
-        return gin.get_configurable(Recipe)()
+        return gin.get_configurable(kind)()
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, OSError) as error:
         if isinstance(error, UserError):
             raise
@@ -182,6 +187,20 @@ def load_class_names(run_dir):
     if not path.is_file():
         raise UserError(f"{path}: missing; it is written when training starts.")
     return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def check_initial_weights(recipe):
+    """Refuse a recipe that needs weights to start from and names none.
+
+    Raises:
+      UserError: it is one.
+    """
+    if recipe.require_initial_weights and recipe.initial_weights is None:
+        raise UserError(
+            "this recipe starts from pretrained weights: give their file with "
+            "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
+            "--gin_file=gin/size/small.gin."
+        )
 
 
 def find_weights(path):

@@ -34,7 +34,7 @@ def train(recipe, run_dir):
     keras.config.set_dtype_policy(recipe.precision)
     strategy = make_strategy(recipe.devices, recipe.batch_size)
 
-    source = _training_source(recipe)
+    source = _training_source(recipe, run_dir)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
     if recipe.prepare_source is not None:
@@ -89,7 +89,7 @@ def train(recipe, run_dir):
     print(f"network: {run_dir / 'checkpoints' / 'last.keras'}")
 
 
-def _training_source(recipe):
+def _training_source(recipe, run_dir):
     """Return the source to train on, with the masks that the recipe says, or none.
 
     Raises:
@@ -109,6 +109,8 @@ def _training_source(recipe):
             )
         return source.without_masks()
     if recipe.pseudo_labels is not None:
+        if recipe.skip_bad_images:  # those have no pseudo label either
+            source = checked_source(recipe, source.without_masks(), run_dir)
         return with_pseudo_labels(source, recipe.pseudo_labels)
     if not source.has_masks:
         raise UserError(
@@ -143,13 +145,8 @@ def make_postprocess(recipe):
 
 
 def _initialise(net, recipe):
+    recipe_lib.check_initial_weights(recipe)
     if recipe.initial_weights is None:
-        if recipe.require_initial_weights:
-            raise UserError(
-                "this recipe starts from pretrained weights: give their file with "
-                "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
-                "--gin_file=gin/size/small.gin."
-            )
         return
     path = recipe_lib.find_weights(recipe.initial_weights)
     loaded, missing, unused = load_initial_weights(net, path)

@@ -156,3 +156,20 @@ def file_source(
         paths=image_paths,
         mask_paths=mask_paths,
     )
+
+
+def loader(source):
+    """Return a function of a position in `source` to its example as NumPy arrays.
+
+    It raises `UserError`, naming the file, where image or mask cannot be read.
+    """
+
+    def load(position):
+        try:
+            example = source.load(tf.constant(position))
+        except tf.errors.OpError as error:
+            name = source.paths[position] if source.paths else source.ids[position]
+            raise UserError(f"{name}: image or mask cannot be read: {error.message}") from error
+        return {key: value.numpy() for key, value in example.items()}
+
+    return load

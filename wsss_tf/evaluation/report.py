@@ -64,6 +64,16 @@ def report_page(*, title, metrics, class_names, report_images, config_text="", s
         _skipped(skipped),
         _configuration(config_text),
     ]
+    return page(title, body)
+
+
+def page(title, body):
+    """Return a page of the report's looks.
+
+    Args:
+      title: plain text.
+      body: strings of HTML.
+    """
     return string.Template(_PAGE).substitute(title=html.escape(title), body="\n".join(body))
 
 
@@ -145,44 +155,51 @@ def _grid(report_images, class_names, threshold):
 
 
 def _card(image, class_names, threshold):
-    panels = [_photo(image.image, "image")]
+    panels = [photo(image.image, "image")]
     per_class, name = "", "prediction"
     if image.cams is not None:
         panel, per_class = _cam_panels(image, class_names)
         panels.append(panel)
         name = f"pseudo label at {threshold:g}"
-    panels += [_mask(image.prediction, name), _mask(image.mask, "ground truth")]
+    panels += [mask_panel(image.prediction, name), mask_panel(image.mask, "ground truth")]
     valid = image.mask != IGNORE
     right = np.mean(image.prediction[valid] == image.mask[valid]) if valid.any() else np.nan
     score = "no ground truth" if np.isnan(right) else f"{100 * right:.1f} % of pixels right"
-    shown = np.union1d(np.unique(image.mask), np.unique(image.prediction))
-    names = {value: "ignored" if value == IGNORE else class_names[value] for value in shown}
-    legend = "".join(
-        f"<span>{_swatch(value)}{html.escape(name)}</span>" for value, name in names.items()
-    )
     return (
         f"<article><h3>{html.escape(image.image_id)}<small>{score}</small></h3>"
-        f"<div class='panels'>{''.join(panels)}</div>{per_class}<p class='legend'>{legend}</p>"
-        "</article>\n"
+        f"<div class='panels'>{''.join(panels)}</div>{per_class}"
+        f"{legend([image.mask, image.prediction], class_names)}</article>\n"
     )
+
+
+def legend(masks, class_names):
+    """Return the names and colours of all classes in some masks, as HTML."""
+    values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    names = {value: "ignored" if value == IGNORE else class_names[value] for value in values}
+    spans = (f"<span>{_swatch(value)}{html.escape(name)}</span>" for value, name in names.items())
+    return f"<p class='legend'>{''.join(spans)}</p>"
 
 
 def _cam_panels(image, class_names):
     """Return the panel of all CAMs of an image together, and, of several, one that unfolds each."""
-    shape = image.mask.shape
-    strongest = image.cams.max(axis=0) if len(image.class_ids) else np.zeros(shape)
-    present = ", ".join(html.escape(class_names[i]) for i in image.class_ids) or "no class"
-    together = _photo(plots.overlay(image.image, strongest), f"CAM: {present}")
+    together = cam_panel(image.image, image.class_ids, image.cams, class_names)
     if len(image.class_ids) < 2:
         return together, ""
     overlays = [
-        _photo(plots.overlay(image.image, cam), html.escape(class_names[class_id]))
+        photo(plots.overlay(image.image, cam), html.escape(class_names[class_id]))
         for class_id, cam in zip(image.class_ids, image.cams)
     ]
     return together, (
         "<details><summary>CAM of each class</summary>"
         f"<div class='panels'>{''.join(overlays)}</div></details>"
     )
+
+
+def cam_panel(image, class_ids, cams, class_names):
+    """Return a picture under the strongest of its CAMs, as HTML; arguments as in `ReportImage`."""
+    strongest = cams.max(axis=0) if len(class_ids) else np.zeros(image.shape[:2])
+    present = ", ".join(html.escape(class_names[i]) for i in class_ids) or "no class"
+    return photo(plots.overlay(image, strongest), f"CAM: {present}")
 
 
 def _skipped(skipped):
@@ -215,13 +232,15 @@ def _swatch(value):
     return f"<i class='swatch' style='background:rgb({red},{green},{blue})'></i>"
 
 
-def _photo(pixels, caption):
+def photo(pixels, caption):
+    """Return a picture, uint8 [h, w, 3], with a caption of HTML below, as HTML."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
     return _figure(_encoded(picture, "jpeg", quality=85), caption)
 
 
-def _mask(mask, caption):
+def mask_panel(mask, caption):
+    """Return a mask, uint8 [h, w], in its colours, with a caption of HTML below, as HTML."""
     picture = Image.fromarray(plots.colour_mask(mask))
     scale = min(1, _THUMBNAIL / max(picture.size))
     size = [max(1, round(side * scale)) for side in picture.size]
@@ -297,7 +316,11 @@ tfoot td { font-weight: 600; border-top: 1px solid var(--line); }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); }
 article { padding: 0.9rem 1rem; }
 .panels { display: grid; gap: 0.6rem; grid-template-columns: repeat(4, 1fr); }
-@media (max-width: 520px) { .panels { grid-template-columns: repeat(2, 1fr); } }
+.rows { display: grid; gap: 0.9rem; }
+.rows .panels { grid-template-columns: repeat(6, 1fr); }
+@media (max-width: 520px) {
+  .panels, .rows .panels { grid-template-columns: repeat(2, 1fr); }
+}
 .legend { display: flex; flex-wrap: wrap; gap: 0.15rem 1rem; font-size: 0.8rem;
   margin: 0.6rem 0 0; }
 details { font-size: 0.85rem; margin-top: 0.6rem; }

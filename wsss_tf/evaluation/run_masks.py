@@ -27,31 +27,63 @@ def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_imag
       UserError: no masks, missing or broken predictions, masks that do not fit.
     """
     run_dir = pathlib.Path(run_dir)
+    positions, skipped = positions_to_score(run_dir, source)
+    metrics = score_masks(
+        source, load, run_dir / "predictions", positions, skipped, absent_as_zero=absent_as_zero
+    )
+
+    def report_image(position):
+        example = load(position)
+        return report.ReportImage(
+            image_id=source.ids[position],
+            image=example["image"],
+            prediction=images.load_mask(_path(run_dir / "predictions", source, position)),
+            mask=example["mask"],
+        )
+
+    shown = (report_image(i) for i in spread(positions, num_report_images))
+    write_results(run_dir, source, metrics, shown, skipped, what="predictions")
+    return metrics
+
+
+def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=False):
+    """Score `folder/<id>.png` against the masks of a source.
+
+    Args:
+      source, load: as in `evaluate_run`.
+      folder: of palette or grey PNGs, in a run folder.
+      positions: those in the source to score.
+      skipped: (id, reason) pairs of the others.
+      absent_as_zero: as in `confusion.mean_iou`.
+
+    Returns:
+      dict of `metrics.mask_metrics`.
+
+    Raises:
+      UserError: no masks, missing or broken predictions, masks that do not fit.
+    """
     if not source.has_masks:
         raise UserError(
             f"{source.name}: split {source.split!r} has no masks to score against; "
             "give its masks folder in the recipe, or choose another --split."
         )
-    positions, skipped = positions_to_score(run_dir, source)
-    paths = {i: run_dir / "predictions" / f"{source.ids[i]}.png" for i in positions}
-    missing = [path for path in paths.values() if not path.is_file()]
+    missing = [i for i in positions if not _path(folder, source, i).is_file()]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(positions)} images of split {source.split!r} have no "
-            f"prediction (the first: {missing[0]}); first run: "
-            f"python -m wsss_tf.infer --run_dir={run_dir} --split={source.split}"
+            f"prediction (the first: {_path(folder, source, missing[0])}); first run: "
+            f"python -m wsss_tf.infer --run_dir={folder.parent} --split={source.split}"
         )
-
     confusion = Confusion(len(source.class_names))
     for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
+        path = _path(folder, source, i)
         try:
-            confusion.update(load(i)["mask"], images.load_mask(paths[i]))
+            confusion.update(load(i)["mask"], images.load_mask(path))
         except ValueError as error:
-            raise UserError(f"{paths[i]}, scored against the mask of its image: {error}") from error
+            raise UserError(f"{path}, scored against the mask of its image: {error}") from error
     if not confusion.matrix.any():
         raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
-
-    metrics = mask_metrics(
+    return mask_metrics(
         confusion.matrix,
         source.class_names,
         num_images=confusion.num_images,
@@ -61,15 +93,6 @@ def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_imag
         absent_as_zero=absent_as_zero,
     )
 
-    def report_image(position):
-        example = load(position)
-        return report.ReportImage(
-            image_id=source.ids[position],
-            image=example["image"],
-            prediction=images.load_mask(paths[position]),
-            mask=example["mask"],
-        )
 
-    shown = (report_image(i) for i in spread(positions, num_report_images))
-    write_results(run_dir, source, metrics, shown, skipped, what="predictions")
-    return metrics
+def _path(folder, source, position):
+    return folder / f"{source.ids[position]}.png"

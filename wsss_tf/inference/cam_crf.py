@@ -35,6 +35,24 @@ def crf_probs(cams, background_power):
     return np.concatenate([background[None], np.asarray(cams, np.float32)]).transpose(1, 2, 0)
 
 
+def crf_label(class_ids, cams, image, background_power, parameters=CAM_CRF):
+    """Return the label of one image after the CRF, uint8 [h, w] of 0 and `class_ids`.
+
+    Args:
+      class_ids: int [P], mask values of the classes present.
+      cams: [P, h, w] in [0, 1].
+      image: uint8 [h, w, 3] RGB.
+      background_power: as in `background_score`.
+      parameters: `dense_crf.CrfParameters`.
+    """
+    marginals = dense_crf(crf_probs(cams, background_power), image, parameters)
+    return _label(np.concatenate([[0], class_ids]), marginals)
+
+
+def _label(ids, marginals):
+    return ids[marginals.argmax(axis=-1)].astype(np.uint8)
+
+
 def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
     """Run the CRF on one image's CAMs and write the results into the run folder.
 
@@ -56,8 +74,8 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
         except ValueError as error:
             path = run_folder.cam_path(run_dir / "cams", image_id)
             raise UserError(f"{path}: {error} Delete it and infer again.") from error
-        label = ids[marginals.argmax(axis=-1)]
-        png.save_mask(run_folder.crf_label_path(run_dir, name, image_id), label)
+        label_path = run_folder.crf_label_path(run_dir, name, image_id)
+        png.save_mask(label_path, _label(ids, marginals))
         png.save_probabilities(run_folder.crf_path(run_dir, name, image_id), ids, marginals)
 
 

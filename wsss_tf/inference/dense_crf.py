@@ -114,12 +114,45 @@ def dense_crf_from_energy(energy, image, parameters=CAM_CRF):
     return np.ascontiguousarray(marginals.T).reshape(height, width, classes)
 
 
+def crf_postprocess(
+    iterations=10,
+    gaussian_sxy=3.0,
+    gaussian_weight=3.0,
+    bilateral_sxy=80.0,
+    bilateral_srgb=13.0,
+    bilateral_weight=10.0,
+):
+    """Return the dense CRF as a recipe's `postprocess`.
+
+    Args: as `CrfParameters`, pixels of the picture's own size.
+
+    Returns:
+      Function of (probabilities [h, w, K], image uint8 [h, w, 3]) to the CRF's marginals, float32
+      [h, w, K]; it raises what `dense_crf` does. All K classes take part, as in the official
+      scripts of SEC and SEAM's DeepLab: what a test picture shows is not known.
+    """
+    parameters = CrfParameters(
+        iterations=iterations,
+        gaussian_sxy=gaussian_sxy,
+        gaussian_weight=gaussian_weight,
+        bilateral_sxy=bilateral_sxy,
+        bilateral_srgb=bilateral_srgb,
+        bilateral_weight=bilateral_weight,
+    )
+
+    def postprocess(probabilities, image):
+        return dense_crf(probabilities, image, parameters)
+
+    return postprocess
+
+
 def _library():
     try:
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
             "the dense CRF needs pydensecrf, which is not installed: pip install pydensecrf2 "
-            "(Python 3.10 to 3.12; it does not build on 3.13), or go without the CRF."
+            "(Python 3.10 to 3.12; it does not build on 3.13), or go without the CRF "
+            "(infer --nopostprocess, where it is a recipe's)."
         ) from error
     return densecrf

@@ -1,0 +1,205 @@
+"""From image labels to a SavedModel through the command, as a user runs it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+TINY = ("--gin_file=tests/data/tiny_pipeline.gin", "--gin_bindings=cam/Recipe.epochs=8")
+STAGES = (
+    "cam", "cams", "crf", "affinity", "walk", "segmentation", "segmentation_scores", "export",
+    "label_scores", "report",
+)  # fmt: skip
+
+
+def _command(*arguments):
+    return [sys.executable, "-m", "wsss_tf.pipeline", *map(str, arguments)]
+
+
+def _run(*arguments):
+    return subprocess.run(
+        _command(*arguments), env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def _ok(*arguments):
+    result = _run(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def _stages(out):
+    """Return {stage: what is said of it} of a run's output."""
+    lines = (line for line in out.splitlines() if line.startswith("=== "))
+    return dict(line.removeprefix("=== ").split(": ", 1) for line in lines)
+
+
+# One run in parts, each for a test of its own, so that none takes long.
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that was killed while it trained the first network."""
+    run_dir = tmp_path_factory.mktemp("pipeline") / "run"
+    process = subprocess.Popen(
+        _command(*TINY, f"--run_dir={run_dir}"),
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not (run_dir / "cam/checkpoints/step-3.index").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return run_dir, json.loads((run_dir / "stages/cam.json").read_text())["state"]
+
+
+def _part(name, before, stage):
+    """Return a fixture that goes on up to a stage, from the fixture of the stages before."""
+
+    @pytest.fixture(scope="module", name=name)
+    def part(request):
+        run_dir = request.getfixturevalue(before)[0]
+        return run_dir, _ok(*TINY, f"--run_dir={run_dir}", *([f"--until={stage}"] if stage else []))
+
+    return part
+
+
+with_cams = _part("with_cams", "killed", "cams")
+with_affinity = _part("with_affinity", "with_cams", "affinity")
+with_network = _part("with_network", "with_affinity", "segmentation")
+with_export = _part("with_export", "with_network", "export")
+finished = _part("finished", "with_export", None)
+
+
+def test_a_killed_run_has_a_record_of_what_it_did(killed):
+    run_dir, state = killed
+    assert state == "started"
+    assert not (run_dir / "stages/cams.json").exists()
+
+
+def test_a_killed_run_goes_on(with_cams):
+    run_dir, out = with_cams
+    assert _stages(out) == {"cam": "running, going on.", "cams": "running."}
+    assert "went on from step" in out
+    assert (run_dir / "cam/checkpoints/step-24.index").is_file()
+    # What it does can be done by hand.
+    assert f"python -m wsss_tf.infer --run_dir={run_dir}/cam --split=train --scales=1 --flip" in out
+
+
+def test_crf_and_affinity(with_affinity):
+    run_dir, out = with_affinity
+    said = {"cam": "up to date.", "cams": "up to date.", "crf": "running.", "affinity": "running."}
+    assert _stages(out) == said
+    assert len(list((run_dir / "cam/crf_low_labels").glob("*.png"))) == 12
+
+
+def test_the_network_learns_the_labels_of_the_walk(with_network):
+    run_dir, out = with_network
+    assert len(list((run_dir / "affinity/pseudo_labels").glob("*.png"))) == 12
+    assert f"pseudo labels of {run_dir}/affinity/pseudo_labels" in out
+    assert (run_dir / "segmentation/checkpoints/last.keras").is_file()
+
+
+def test_the_network_is_scored_and_exported(with_export):
+    run_dir = with_export[0]
+    assert json.loads((run_dir / "segmentation/metrics_val.json").read_text())["num_images"] == 6
+    assert [path.name for path in (run_dir / "export").iterdir()] == ["1"]
+    assert not (run_dir / "results.json").exists()
+
+
+def test_results(finished):
+    run_dir, out = finished
+    assert list(_stages(out)) == [*STAGES]
+    data = json.loads((run_dir / "results.json").read_text())
+    assert [row["split"] for row in data["rows"]] == ["train"] * 4 + ["val"]
+    assert [row["images"] for row in data["rows"]] == [12] * 4 + [6]
+    val = json.loads((run_dir / "segmentation/metrics_val.json").read_text())
+    cam = json.loads((run_dir / "cam/metrics_train.json").read_text())
+    assert [data["rows"][-1]["miou"], data["rows"][0]["miou"]] == [val["miou"], cam["miou"]]
+    assert (run_dir / "results.md").read_text() in out
+    page = (run_dir / "report.html").read_text()
+    assert page.count("<article>") == 3
+    assert page.count("<figcaption>trained network</figcaption>") == 3
+
+
+def test_the_export_gives_the_masks_of_the_network(finished):
+    import tensorflow as tf
+
+    run_dir = finished[0]
+    model = tf.saved_model.load(run_dir / "export/1")
+    picture = next((run_dir / "shown/pictures").glob("*.png"))
+    served = model.signatures["serving_default"](image_bytes=tf.constant([picture.read_bytes()]))
+    mask = tf.io.decode_png(served["masks"][0]).numpy()
+    assert mask.shape == (48, 48, 1)
+    assert mask.max() < 5
+
+
+def test_again_everything_is_skipped(finished):
+    run_dir, before = finished
+    table = (run_dir / "results.md").read_text()
+    out = _ok(*TINY, f"--run_dir={run_dir}")
+    assert _stages(out) == dict.fromkeys(STAGES, "up to date.")
+    assert "python -m" not in out
+    assert table in out
+    assert out.splitlines()[-2:] == before.splitlines()[-2:]
+
+
+def test_a_changed_binding_redoes_what_depends_on_it(finished):
+    run_dir = finished[0]
+    other = "--gin_bindings=Pipeline.walk_steps=5"
+    said = _stages(_ok(*TINY, other, f"--run_dir={run_dir}", "--dry_run"))
+    redone = ["walk", "segmentation", "segmentation_scores", "export", "label_scores", "report"]
+    assert [name for name, what in said.items() if what != "up to date."] == redone
+    assert said["walk"] == "to do, made again: flags: now --walk_steps=5."
+    before = (run_dir / "affinity/checkpoints/last.keras").stat().st_mtime_ns
+    said = _stages(_ok(*TINY, other, f"--run_dir={run_dir}", "--until=walk"))
+    assert said["walk"].startswith("running, made again")
+    assert len(list((run_dir / "affinity/pseudo_labels").glob("*.png"))) == 12
+    assert (run_dir / "affinity/checkpoints/last.keras").stat().st_mtime_ns == before
+
+
+def test_a_user_error_in_a_stage_ends_in_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        picture = Image.fromarray(rng.integers(0, 255, (40, 52, 3), dtype=np.uint8))
+        picture.save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
+    (tmp_path / "image_labels.csv").write_text("image,labels\n0,cat\n1,dog\n2,cat\n3,dog\n")
+    bindings = (f"folder_source.root='{tmp_path}'", "Recipe.train_split='all'")
+    bindings = [f"--gin_bindings={binding}" for binding in bindings]
+    bindings += ["--gin_bindings=Recipe.validation_split=None"]
+    folder = ("--gin_file=gin/data/folder.gin", *bindings, f"--run_dir={tmp_path / 'run'}")
+    result = _run(*TINY, *folder)
+    assert result.returncode == 2, result.stdout + result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in result.stderr
+    assert "2.png" in line
+    assert list(_stages(result.stdout)) == ["cam"]
+
+
+def test_wrong_flags_end_in_one_line(tmp_path):
+    for arguments, word in [
+        ((*TINY,), "--run_dir"),
+        ((*TINY, f"--run_dir={tmp_path}", "--until=nothing"), "--until=nothing"),
+    ]:
+        result = _run(*arguments)
+        assert result.returncode == 2
+        assert word in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())

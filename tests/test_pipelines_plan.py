@@ -1,0 +1,288 @@
+"""The stages that follow from a pipeline's settings, and what each of them is made from."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_tf.data.fingerprint import fingerprint
+from wsss_tf.data.folder import folder_source
+from wsss_tf.data.shapes import shapes_source
+from wsss_tf.errors import UserError
+from wsss_tf.pipelines import plan as plan_lib
+
+TINY = ["tests/data/tiny_pipeline.gin"]
+RUN = pathlib.Path("RUN")
+FULL = "Pipeline.full_supervision=True"
+
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def prepare(monkeypatch):
+    """Go to the folder that paths are relative to; plans are the same without pydensecrf."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(plan_lib, "_check_library", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def _prepared(monkeypatch):
+    prepare(monkeypatch)
+
+
+def make(*bindings, files=TINY):
+    pipeline = plan_lib.load_pipeline(files, bindings)
+    return plan_lib.make_plan(pipeline, files, bindings, RUN)
+
+
+def inputs(plan):
+    return {stage.name: stage.inputs for stage in plan.stages}
+
+
+def changed(plan, other):
+    """Return the names of the stages whose own inputs differ."""
+    before, now = inputs(plan), inputs(other)
+    assert before.keys() == now.keys()
+    return [name for name in before if before[name] != now[name]]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        return make()
+
+
+def test_stages_come_after_those_they_use(tiny):
+    names = [stage.name for stage in tiny.stages]
+    assert names == [
+        "cam", "cams", "crf", "affinity", "walk", "segmentation", "segmentation_scores", "export",
+        "label_scores", "report",
+    ]  # fmt: skip
+    for i, stage in enumerate(tiny.stages):
+        assert set(stage.after) <= set(names[:i])
+        proof = pathlib.PurePath(stage.proof)
+        folders = [pathlib.PurePath(pattern) for pattern in stage.outputs]
+        scores = stage.name == "segmentation_scores"
+        assert scores or any(proof.is_relative_to(folder) for folder in folders)
+    outputs = [pattern for stage in tiny.stages for pattern in stage.outputs]
+    assert len(set(outputs)) == len(outputs)
+
+
+def test_commands_are_those_of_a_user(tiny):
+    commands = {
+        stage.name: [step for step in stage.steps if isinstance(step, tuple)]
+        for stage in tiny.stages
+    }
+    assert commands["cam"] == [
+        ("train", "--gin_file=gin/seam.gin", "--gin_file=tests/data/tiny.gin", "--run_dir=RUN/cam")
+    ]
+    [affinity] = commands["affinity"]
+    assert '--gin_bindings=with_crf_maps.cam_run="RUN/cam"' in affinity
+    [segmentation] = commands["segmentation"]
+    assert '--gin_bindings=Recipe.pseudo_labels="RUN/affinity/pseudo_labels"' in segmentation
+    [walk] = commands["walk"]
+    assert {"--random_walk", "--walk_steps=4", "--background_power=6", "--nowalk_crf"} < set(walk)
+    assert commands["segmentation_scores"] == [
+        ("infer", "--run_dir=RUN/segmentation", "--split=val"),
+        ("evaluate", "--run_dir=RUN/segmentation", "--split=val"),
+    ]
+
+
+def test_full_supervision_trains_the_same_network_on_masks():
+    plan = make(FULL)
+    stages = {stage.name: stage for stage in plan.stages}
+    full = stages["full_supervision"]
+    assert full.after == ()
+    assert full.inputs["settings"] == stages["segmentation"].inputs["settings"]
+    assert full.inputs["data"] != stages["segmentation"].inputs["data"]  # its masks count
+    assert not any("pseudo_labels" in flag for flag in full.steps[0])
+    assert "full_supervision_scores" in stages["report"].after
+
+
+def test_without_a_validation_split_nothing_is_predicted():
+    plan = make("Recipe.validation_split=None", FULL)
+    assert not any(name.endswith("_scores") for name in inputs(plan) if name != "label_scores")
+    assert plan.stages[-1].after == ("segmentation", "label_scores")
+
+
+@pytest.mark.parametrize(
+    ("binding", "stages"),
+    [
+        ("Recipe.seed=1", ["cam", "affinity", "segmentation"]),
+        ("affinity/Recipe.epochs=9", ["affinity"]),
+        ("segmentation/deeplab_augmentation.shift=3", ["segmentation"]),
+        ("Pipeline.flip=False", ["cams"]),
+        ("Pipeline.walk_steps=5", ["walk"]),
+        ("plan.Pipeline.export_scales=(0.5, 1)", ["export"]),
+        ("Pipeline.report_images=2", ["report"]),
+        ("Pipeline.crf_processes=1", []),
+        (
+            "shapes_source.num_val=5",
+            ["cam", "affinity", "segmentation", "segmentation_scores"],
+        ),
+        (
+            "shapes_source.num_train=11",
+            ["cam", "affinity", "segmentation", "label_scores"],
+        ),
+    ],
+)
+def test_a_binding_reaches_its_stages_only(tiny, binding, stages):
+    assert changed(tiny, make(binding)) == stages
+
+
+def test_settings_count_and_not_how_they_are_written(tiny, tmp_path):
+    text = pathlib.Path("gin/seam.gin").read_text()
+    (tmp_path / "seam.gin").write_text("# mine\n" + text)
+    files = f"Pipeline.cam_recipe=('{tmp_path}/seam.gin', 'tests/data/tiny.gin')"
+    assert changed(tiny, make(files)) == []
+    # An included file counts as the file itself.
+    (tmp_path / "seam.gin").write_text(text + "\nseam_training.seam_step.rescale = 0.25\n")
+    (tmp_path / "outer.gin").write_text(f"include '{tmp_path}/seam.gin'\n")
+    (tmp_path / "tiny.gin").write_text(
+        pathlib.Path("tests/data/tiny.gin").read_text().replace("seam_step.rescale = 0.5", "")
+        .replace("seam_training.\n", "\n")
+    )  # fmt: skip
+    files = f"Pipeline.cam_recipe=('{tmp_path}/outer.gin', '{tmp_path}/tiny.gin')"
+    assert changed(tiny, make(files)) == ["cam"]
+
+
+def test_weights_to_start_from_count(tmp_path):
+    weights = tmp_path / "weights.npz"
+    binding = f"Recipe.initial_weights='{weights}'"
+    with pytest.raises(UserError, match=r"weights\.npz: No such file"):
+        make(binding)
+    weights.write_bytes(b"1")
+    before = make(binding)
+    weights.write_bytes(b"12")
+    assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
+
+
+@pytest.mark.parametrize("name", ["seam", "seam_small"])
+def test_shipped_pipelines(name, tmp_path):
+    few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
+    files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
+    if name == "seam":  # the paper's starts from weights that the user names
+        with pytest.raises(UserError, match=r"Recipe\.initial_weights"):
+            make(*few, files=files)
+        (tmp_path / "weights.npz").write_bytes(b"1")
+        few.append(f"Recipe.initial_weights='{tmp_path}/weights.npz'")
+    plan = make(*few, files=files)
+    settings = inputs(plan)["segmentation"]["settings"]
+    assert "shapes_source" in settings
+    assert all(inputs(plan)[stage]["weights"] for stage in plan_lib.TRAINED)
+    assert len(inputs(plan)["cams"]["flags"][0].split(",")) == 4
+    head = pathlib.Path(f"gin/pipelines/{name}.gin").read_text().split("from __gin__")[0]
+    assert "python -m wsss_tf.pipeline" in head
+    assert "Reported" in head
+
+
+# === Mistakes ===
+
+
+@pytest.mark.parametrize(
+    ("files", "bindings", "words"),
+    [
+        ([], [], "no --gin_file"),
+        (["gin/seam.gin"], [], r"gin/seam\.gin: is no pipeline"),
+        (["gin/pipelines/nope.gin"], [], "gin/pipelines/nope.gin"),
+        (TINY, ["Pipeline.flop=True"], "flop"),
+        (TINY, ["Pipeline.cam_recipe='gin/seam.gin'"], "give a list of gin files"),
+        (TINY, ["Recipe.batchsize=1"], "batchsize"),
+        (TINY, ["segmentation/Recipe.batchsize=1"], "batchsize"),
+        (TINY, ["Pipeline.score_split='val'"], "'shapes_val_00000' is not in the split 'train'"),
+        (TINY, ["Pipeline.score_split='nope'"], "no split 'nope'"),
+        (TINY, ["affinity/Recipe.train_split='val'"], "train_split differs"),
+        (TINY, ["Pipeline.cam_recipe=%T"], "cam_recipe: is no recipe of class activation maps"),
+        (
+            TINY,
+            ["Pipeline.segmentation_recipe=%S"],
+            "segmentation_recipe: is no recipe that learns",
+        ),
+        (TINY, ["Pipeline.affinity_recipe=%S"], "affinity_recipe: is no recipe such as"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_run(files, bindings, words):
+    seam = "('gin/seam.gin', 'tests/data/tiny.gin')"
+    deeplab = "('gin/deeplab.gin', 'tests/data/tiny_masks.gin')"
+    bindings = [text.replace("%S", seam).replace("%T", deeplab) for text in bindings]
+    with pytest.raises(UserError, match=words):
+        make(*bindings, files=files)
+
+
+def test_missing_library_is_named_before_anything_is_run(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install pydensecrf2"):
+        make()
+
+
+# === The user's own pictures ===
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four pictures with labels, and masks of two of them."""
+    root = tmp_path / "own"
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        picture = Image.fromarray(rng.integers(0, 255, (40, 52, 3), dtype=np.uint8))
+        (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
+        picture.save(root / f"JPEGImages/{i}.png")
+    (root / "image_labels.csv").write_text("image,labels\n0,cat\n1,dog\n2,cat dog\n3,dog\n")
+    return root
+
+
+def of_folder(root, *bindings):
+    bindings = (
+        f"folder_source.root='{root}'",
+        "Recipe.train_split='all'",
+        "Recipe.validation_split='all'",
+        *bindings,
+    )
+    return make(*bindings, files=[*TINY, "gin/data/folder.gin"])
+
+
+def test_pictures_without_masks(pictures):
+    plan = of_folder(pictures)
+    assert not plan.score.has_masks
+    scores = next(stage for stage in plan.stages if stage.name == "segmentation_scores")
+    assert [step[0] for step in scores.steps] == ["infer"]
+    with pytest.raises(UserError, match="full_supervision needs masks"):
+        of_folder(pictures, FULL)
+
+
+def test_what_changes_in_the_folder_is_noticed(pictures):
+    before = of_folder(pictures)
+    (pictures / "image_labels.csv").write_text("image,labels\n0,cat\n1,dog\n2,cat\n3,dog\n")
+    other = of_folder(pictures)
+    trained = ["cam", "affinity", "segmentation"]
+    assert changed(before, other) == [*trained, "segmentation_scores", "label_scores"]
+    # Masks are for scores only.
+    (pictures / "SegmentationClass").mkdir()
+    mask = Image.fromarray(np.zeros((40, 52), np.uint8))
+    mask.save(pictures / "SegmentationClass/0.png")
+    assert changed(other, of_folder(pictures)) == ["segmentation_scores", "label_scores"]
+
+
+def test_fingerprints(pictures):
+    def of(root=pictures):
+        return fingerprint(folder_source("all", root=root))
+
+    before = of()
+    assert before.startswith("4 images, ")
+    assert of() == before
+    path = pictures / "JPEGImages/2.png"
+    path.write_bytes(path.read_bytes() + b" ")
+    assert of() != before
+    source = folder_source("all", root=pictures)
+    path.unlink()
+    with pytest.raises(UserError, match=r"JPEGImages/2\.png: No such file"):
+        fingerprint(source)
+    drawn = [shapes_source("train", num_train=5, image_size=48, seed=seed) for seed in (0, 0, 1)]
+    first, same, other = map(fingerprint, drawn)
+    assert first == same != other
+    assert fingerprint(drawn[0].without_masks()) != first

@@ -1,0 +1,363 @@
+"""Stages: what is skipped, made anew and gone on with, what is never removed, and being killed."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from wsss_tf.errors import UserError
+from wsss_tf.pipelines import stage as stage_lib
+from wsss_tf.pipelines.stage import Stage, read_record, run_stages
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# A command of the package's kind that writes numbered files, those that are not there yet.
+WRITER = """
+import pathlib, sys, time
+from absl import flags
+from wsss_tf import command
+from wsss_tf.errors import UserError
+
+folder = flags.DEFINE_string("folder", None, "")
+text = flags.DEFINE_string("text", "", "")
+count = flags.DEFINE_integer("count", 0, "")
+status = flags.DEFINE_integer("status", 0, "")
+
+def main():
+    path = pathlib.Path(folder.value)
+    path.mkdir(parents=True, exist_ok=True)
+    for i in range(count.value):
+        if not (path / str(i)).exists():
+            (path / str(i)).write_text(text.value)
+            time.sleep(0.01)
+    if status.value == 2:
+        raise UserError("this value is wrong.")
+    if status.value == 9:
+        import os
+        os.kill(os.getpid(), 9)
+    sys.exit(status.value)
+
+command.run(main)
+"""
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """Commands are the writer's, or of none: functions write to this list what they are."""
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER)
+    monkeypatch.setattr(
+        stage_lib, "command_line", lambda arguments: [sys.executable, str(script), *arguments[1:]]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return []
+
+
+def chain(run_dir, log, second="x", is_resumable=True, action=None):
+    """Three stages: first <- second <- third; second's only input is given."""
+
+    def write(name, text):
+        def step():
+            log.append(name)
+            folder = run_dir / name
+            folder.mkdir(exist_ok=True)
+            with (folder / "file").open("a") as file:
+                file.write(text)
+            if action is not None:
+                action(name)
+
+        return step
+
+    def one(name, inputs, after, text):
+        outputs, proof = (f"{name}/file", f"{name}/more"), f"{name}/file"
+        return Stage(name, (write(name, text),), inputs, outputs, proof, after, is_resumable)
+
+    return [
+        one("first", {"a": 1}, (), "1"),
+        one("second", {"settings": f"A = 1\nB = {second!r}"}, ("first",), second),
+        one("third", {"scales": (1.0, 2.0)}, ("second",), "3"),
+    ]
+
+
+def texts(run_dir):
+    return [(run_dir / name / "file").read_text() for name in ("first", "second", "third")]
+
+
+def test_what_is_up_to_date_is_skipped(tmp_path, log, capsys):
+    run = tmp_path / "run"
+    assert run_stages(run, chain(run, log)) == ["first", "second", "third"] == log
+    assert "third: running.\n" in capsys.readouterr().out
+    assert run_stages(run, chain(run, log)) == []
+    lines = ["=== first: up to date.", "=== second: up to date.", "=== third: up to date."]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert texts(run) == ["1", "x", "3"]
+
+
+def test_a_change_redoes_a_stage_and_what_follows_from_it(tmp_path, log, capsys):
+    run = tmp_path / "run"
+    run_stages(run, chain(run, log))
+    (run / "second/notes.txt").write_text("my own")
+    log.clear()
+    capsys.readouterr()
+    assert run_stages(run, chain(run, log, second="y"), dry_run=True) == ["second", "third"]
+    assert not log
+    assert "to do, made again: settings: now B = 'y'." in capsys.readouterr().out
+    assert run_stages(run, chain(run, log, second="y")) == ["second", "third"] == log
+    assert "third: running, made again: stage second is made anew." in capsys.readouterr().out
+    assert texts(run) == ["1", "y", "3"]  # the old files were not added to
+    assert (run / "second/notes.txt").read_text() == "my own"
+    assert run_stages(run, chain(run, log, second="y")) == []
+
+
+def test_a_stage_made_anew_with_the_same_settings_counts_as_a_change(tmp_path, log):
+    run = tmp_path / "run"
+    run_stages(run, chain(run, log))
+    (run / "first/file").unlink()
+    assert run_stages(run, chain(run, log)) == ["first", "second", "third"]
+
+
+def test_part_of_the_stages_then_the_rest(tmp_path, log):
+    run = tmp_path / "run"
+    assert run_stages(run, chain(run, log)[:2]) == ["first", "second"]
+    assert run_stages(run, chain(run, log)) == ["third"]
+    run_stages(run, chain(run, log, second="y")[:2])
+    assert run_stages(run, chain(run, log, second="y")) == ["third"]
+
+
+@pytest.mark.parametrize("is_resumable", [True, False], ids=["goes on", "starts afresh"])
+def test_an_interrupted_stage(tmp_path, log, is_resumable):
+    run = tmp_path / "run"
+
+    def stop(name):
+        if name == "second":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(run, chain(run, log, is_resumable=is_resumable, action=stop))
+    assert read_record(run, "second")["state"] == "started"
+    assert run_stages(run, chain(run, log, is_resumable=is_resumable)) == ["second", "third"]
+    assert texts(run) == ["1", "xx" if is_resumable else "x", "3"]
+
+
+def test_an_interrupted_stage_with_other_settings_starts_afresh(tmp_path, log):
+    run = tmp_path / "run"
+
+    def stop(name):
+        if name == "second":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(run, chain(run, log, action=stop))
+    run_stages(run, chain(run, log, second="y"))
+    assert texts(run) == ["1", "y", "3"]
+
+
+def test_a_half_removed_stage_is_not_taken_for_finished(tmp_path, log, monkeypatch):
+    run = tmp_path / "run"
+    run_stages(run, chain(run, log))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage_lib, "_remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(run, chain(run, log, second="y"))
+    # Back to the settings that the record of the finished stage had.
+    assert run_stages(run, chain(run, log)) == ["second", "third"]
+    assert texts(run) == ["1", "x", "3"]
+
+
+def test_what_others_have_made_is_refused_and_kept(tmp_path, log):
+    run = tmp_path / "run"
+    (run / "second").mkdir(parents=True)
+    (run / "second/file").write_text("by hand")
+    with pytest.raises(UserError, match=r"second/file: exists, but this pipeline has not made it"):
+        run_stages(run, chain(run, log))
+    assert (run / "second/file").read_text() == "by hand"
+
+
+def test_nothing_outside_of_the_run_folder_is_removed(tmp_path, log):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run_stages(run, chain(run, log))
+    # A folder of outputs that has been moved to another disk: the link goes, what it names stays.
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("kept")
+    (run / "second/more").symlink_to(elsewhere)
+    run_stages(run, chain(run, log, second="y"))
+    assert not (run / "second/more").exists()
+    assert (elsewhere / "kept").read_text() == "kept"
+    # The whole folder of the stage likewise: refused.
+    (run / "second/file").rename(elsewhere / "file")
+    (run / "second").rmdir()
+    (run / "second").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="lies outside"):
+        run_stages(run, chain(run, log, second="z"))
+    assert (elsewhere / "file").read_text() == "y"
+
+
+def test_a_broken_record_is_named(tmp_path, log):
+    run = tmp_path / "run"
+    run_stages(run, chain(run, log))
+    (run / "stages/second.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"stages/second\.json: is not the record"):
+        run_stages(run, chain(run, log))
+
+
+def test_two_pipelines_do_not_share_a_folder(tmp_path, log, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(stage_lib, "_LOCK_SECONDS", 0.2)
+    with stage_lib.locked(run), pytest.raises(UserError, match="another process is at work"):
+        run_stages(run, chain(run, log))
+    assert not log
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "text"),
+    [
+        ({"a": 1}, {"a": 1}, ""),
+        ({"a": [1.0]}, {"a": (1.0,)}, ""),
+        ({"data": "12 images, ab"}, {"data": "9 images, cd"}, "data: 12 images, ab has become 9 "),
+        ({"settings": "A = 1\nB = 2"}, {"settings": "A = 1\nB = 3"}, "settings: now B = 3"),
+        ({"settings": "A = 1\nB = 2"}, {"settings": "A = 1"}, "settings: no longer B = 2"),
+        ({"flags": ["--a", "--b"]}, {"flags": ["--a", "--c"]}, "flags: now --c"),
+        ({"flags": ["--a", "--b"]}, {"flags": ["--a"]}, "flags: no longer --b"),
+        ({"flags": ["--a", "--b"]}, {"flags": ["--b", "--a"]}, "flags has changed"),
+        ({"a": None}, {"a": 3}, "a has changed"),
+        ({}, {"a": 3}, "a has changed"),
+    ],
+)
+def test_what_differs_is_said(before, now, text):
+    result = stage_lib.difference(before, now)
+    assert result == text or (text and result.startswith(text))
+
+
+# === Commands ===
+
+
+def command_stage(folder, *flags):
+    step = ("writer", f"--folder={folder}", "--text=t", "--count=3", *flags)
+    return Stage("only", (step,), {}, (folder.name,), folder.name)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "errors"),
+    [
+        (2, 2, ["error: this value is wrong."]),
+        (1, 1, ["has failed with status 1; see above."]),
+        (9, 137, ["was ended by signal 9; see above."]),
+    ],
+    ids=["user error", "bug", "killed"],
+)
+def test_a_command_that_fails(tmp_path, log, capfd, status, code, errors):
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as caught:
+        run_stages(run, [command_stage(run / "out", f"--status={status}")])
+    assert caught.value.code == code
+    out, err = capfd.readouterr()
+    assert "--count=3" in out
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert [line.endswith(error) for line, error in zip(lines, errors, strict=True)] == [True]
+    assert read_record(run, "only")["state"] == "started"
+    assert run_stages(run, [command_stage(run / "out")]) == ["only"]
+    assert read_record(run, "only")["state"] == "finished"
+
+
+def test_a_command_without_a_result_is_a_bug(tmp_path, log):
+    run = tmp_path / "run"
+    stage = Stage("only", (lambda: None,), {}, ("out",), "out")
+    with pytest.raises(RuntimeError, match="has ended without"):
+        run_stages(run, [stage])
+
+
+# Killed at any moment and started again: run by a script of its own.
+DRIVER = """
+import pathlib, sys
+from wsss_tf.pipelines import stage as stage_lib
+
+here, version = pathlib.Path(sys.argv[1]), sys.argv[2]
+run = here / "run"
+stage_lib.command_line = lambda a: [sys.executable, str(here / "writer.py"), *a[1:]]
+
+def command(name, text):
+    return ("writer", f"--folder={run / name}", f"--text={text}", "--count=8")
+
+def table():
+    parts = [p.read_text() for name in ("a", "b") for p in sorted((run / name).iterdir())]
+    stage_lib.run_folder.write_text(run / "table", ",".join(parts))
+
+stage_lib.run_stages(run, [
+    stage_lib.Stage("a", (command("a", "1"),), {}, ("a",), "a"),
+    stage_lib.Stage("b", (command("b", version),), {"v": version}, ("b",), "b", ("a",)),
+    stage_lib.Stage("c", (table,), {}, ("table",), "table", ("a", "b")),
+])
+"""
+
+
+def driver(folder, version):
+    return subprocess.Popen(
+        [sys.executable, folder / "driver.py", folder, version],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    try:
+        texts = [task.read_text() for task in tasks.glob("*/children")]
+    except OSError:
+        return []
+    return [int(child) for text in texts for child in text.split()]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_killed_at_any_moment_it_ends_with_the_same_table(tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "writer.py").write_text(WRITER)
+    rng = random.Random(0)
+    run = tmp_path / "run"
+    moments = [
+        lambda: (run / "stages/a.json").exists(),
+        lambda: (run / "a/3").exists(),
+        lambda: (run / "stages/b.json").exists(),
+        lambda: (run / "b/0").exists(),
+    ]
+    for moment in moments:
+        process = driver(tmp_path, "2")
+        deadline = time.monotonic() + 60
+        while not moment() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(0.02 * rng.random())
+        commands = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        while any(map(is_running, commands)):  # they do not outlive the pipeline
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not (run / "table").exists()
+    assert driver(tmp_path, "2").wait(60) == 0
+    assert (run / "table").read_text() == ",".join("1" * 8 + "2" * 8)
+    # With another setting, killed once more while the old files go or new ones come.
+    process = driver(tmp_path, "3")
+    while "2" in json.loads((run / "stages/b.json").read_text())["inputs"]["v"]:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert driver(tmp_path, "3").wait(60) == 0
+    assert (run / "table").read_text() == ",".join("1" * 8 + "3" * 8)

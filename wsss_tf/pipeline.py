@@ -1,0 +1,57 @@
+"""From image labels to a segmentation network and a SavedModel: every stage of a pipeline.
+
+  python -m wsss_tf.pipeline --gin_file=gin/pipelines/seam.gin --gin_file=gin/data/folder.gin \\
+    --gin_bindings='folder_source.root="DIR"' --run_dir=RUN
+
+The first --gin_file is the pipeline. Further ones, such as data sets, and --gin_bindings are for
+the recipes of all its stages; a binding for one of them begins with its name, as
+cam/Recipe.epochs=2 does (cam, affinity, segmentation), and one for the pipeline with "Pipeline.".
+
+The same command again goes on where it was interrupted, skips what is up to date, and makes anew
+what has other settings or data than before, and all that follows from it.
+"""
+
+import pathlib
+
+from absl import flags
+
+from wsss_tf import command
+from wsss_tf.errors import UserError
+
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Pipeline, then overlays of its recipes.")
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+    "gin_bindings", [], "Single settings, such as 'Recipe.batch_size=4' or 'cam/Recipe.epochs=2'."
+)
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of all the stages; made if not there.")
+_UNTIL = flags.DEFINE_string("until", None, "Last stage to run, such as walk; default: all.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do, and the commands.")
+
+
+def main():
+    """Run the command."""
+    if not _RUN_DIR.value:
+        raise UserError("--run_dir is missing: the folder that all the stages are to be kept in.")
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    # Here, so that --help and a misspelt flag answer at once.
+    import tensorflow as tf
+
+    from wsss_tf.pipelines.plan import load_pipeline, make_plan
+    from wsss_tf.pipelines.stage import run_stages
+
+    # The commands need them; this process only looks through the data.
+    tf.config.set_visible_devices([], "GPU")
+    pipeline = load_pipeline(_GIN_FILE.value, _GIN_BINDINGS.value)
+    plan = make_plan(pipeline, _GIN_FILE.value, _GIN_BINDINGS.value, run_dir)
+    stages, names = plan.stages, [stage.name for stage in plan.stages]
+    if _UNTIL.value is not None:
+        if _UNTIL.value not in names:
+            raise UserError(f"--until={_UNTIL.value}: the stages are {', '.join(names)}.")
+        stages = stages[: names.index(_UNTIL.value) + 1]
+    run_stages(run_dir, stages, _DRY_RUN.value)
+    if len(stages) == len(names) and not _DRY_RUN.value:
+        print("\n" + (run_dir / "results.md").read_text(encoding="utf-8"))
+        print(f"SavedModel: {run_dir / 'export'}\nreport: {run_dir / 'report.html'}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,399 @@
+"""What a pipeline consists of: its settings, and the stages that follow from them."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
+from wsss_tf.pipelines.stage import Stage
+
+# Stages that train, and what a binding for one of them alone begins with: cam/Recipe.epochs=2.
+TRAINED = ("cam", "affinity", "segmentation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """The settings of a pipeline; every field is a gin binding `Pipeline.<field>`.
+
+    Attributes:
+      cam_recipe: gin files of the network that gives class activation maps.
+      affinity_recipe: of AffinityNet.
+      segmentation_recipe: of the network that is trained on the pseudo labels.
+      scales, flip: of the CAMs, as `infer` takes them.
+      score_split: the split on which CAMs and labels are scored, a part of the one that is trained
+        on; None for that one itself.
+      background_power, affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes
+        them.
+      crf_processes: worker processes of the dense CRF; None for one a processor core.
+      export_scales, export_flip: what the SavedModel computes, as `export` takes them.
+      full_supervision: also train the segmentation network on the data set's own masks, to compare.
+      report_images: how many images report.html shows.
+    """
+
+    cam_recipe: tuple
+    affinity_recipe: tuple
+    segmentation_recipe: tuple
+    scales: tuple = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    score_split: str | None = None
+    background_power: float = 6.0
+    affinity_power: float = 8.0
+    walk_steps: int = 64
+    walk_crf: bool = False
+    crf_processes: int | None = None
+    export_scales: tuple = (1.0,)
+    export_flip: bool = False
+    full_supervision: bool = False
+    report_images: int = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A pipeline with its data, ready to be run.
+
+    Attributes:
+      stages: `stage.Stage`s, in order.
+      train, score, val: `data.source.Source` of the three splits; `val` is None where the
+        segmentation recipe has no validation split.
+      report_images: as in `Pipeline`.
+      full_supervision: likewise.
+    """
+
+    stages: tuple
+    train: object
+    score: object
+    val: object
+    report_images: int
+    full_supervision: bool
+
+
+def load_pipeline(gin_files, gin_bindings):
+    """Return the `Pipeline` of the first gin file.
+
+    Args:
+      gin_files: the pipeline and overlays of its recipes.
+      gin_bindings: those that begin with "Pipeline." are for the pipeline.
+
+    Raises:
+      UserError: no such file, or it is no pipeline.
+    """
+    if not gin_files:
+        raise UserError("no --gin_file; for example --gin_file=gin/pipelines/seam.gin.")
+    own = [binding for binding in gin_bindings if _is_of_pipeline(binding)]
+    try:
+        pipeline = recipe_lib.load(gin_files[:1], own, Pipeline)
+    except UserError as error:
+        if "Pipeline" not in recipe_lib.parsed_config():
+            raise UserError(f"--gin_file={gin_files[0]}: is no pipeline: {error}") from error
+        raise
+    for field in ("cam_recipe", "affinity_recipe", "segmentation_recipe"):
+        files = getattr(pipeline, field)
+        if isinstance(files, str) or not files:
+            raise UserError(f"Pipeline.{field} = {files!r}; give a list of gin files.")
+    return pipeline
+
+
+def bindings_of(name, gin_bindings):
+    """Return the bindings that are for a training stage: its own without "name/", and common ones.
+
+    Args:
+      name: one of `TRAINED`.
+      gin_bindings: as the user gave them.
+    """
+    chosen = []
+    for binding in gin_bindings:
+        scope, slash, rest = binding.partition("/")
+        if slash and scope.strip() in TRAINED:
+            if scope.strip() == name:
+                chosen.append(rest)
+        elif not _is_of_pipeline(binding):
+            chosen.append(binding)
+    return chosen
+
+
+def _is_of_pipeline(binding):
+    return binding.partition("=")[0].strip().rpartition(".")[0] in ("Pipeline", "plan.Pipeline")
+
+
+# === Recipes ===
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """A recipe as a stage trains it: what `train` is given, and what that is made of."""
+
+    recipe: recipe_lib.Recipe
+    flags: tuple
+    settings: str
+    weights: str
+
+    @property
+    def inputs(self):
+        return {"settings": self.settings, "weights": self.weights}
+
+
+def _load(name, files, overlays, gin_bindings):
+    """Return the `_Trained` of one recipe; gin then knows its settings and no others."""
+    files, bindings = [*files, *overlays], bindings_of(name, gin_bindings)
+    recipe = recipe_lib.load(files, bindings)
+    flags = [f"--gin_file={path}" for path in files]
+    flags += [f"--gin_bindings={binding}" for binding in bindings]
+    settings = recipe_lib.parsed_config()
+    return _Trained(recipe, tuple(flags), settings, _weights(recipe))
+
+
+def _weights(recipe):
+    """Return what the recipe starts from, as text that changes with the file."""
+    from wsss_tf.data.fingerprint import file_fingerprint
+
+    recipe_lib.check_initial_weights(recipe)
+    if recipe.initial_weights is None:
+        return ""
+    path = recipe_lib.find_weights(recipe.initial_weights)
+    if str(recipe.initial_weights).startswith("package:") and path.is_file():
+        # Its time is that of an installation.
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return file_fingerprint(path)
+
+
+# === Stages ===
+
+
+def make_plan(pipeline, gin_files, gin_bindings, run_dir):
+    """Return the `Plan` of a pipeline: every recipe is read and the data set looked through.
+
+    So that what is wrong with the last stage is said before the first begins.
+
+    Args:
+      pipeline: `Pipeline`.
+      gin_files: the first is the pipeline's own, the others are overlays of every recipe.
+      gin_bindings: as the user gave them.
+      run_dir: folder of all the stages, a `pathlib.Path`.
+
+    Raises:
+      UserError: whatever is wrong with recipes or data.
+    """
+    overlays = gin_files[1:]
+    cam = _load("cam", pipeline.cam_recipe, overlays, gin_bindings)
+    train = cam.recipe.source(split=cam.recipe.train_split)
+    score_split = pipeline.score_split or train.split
+    score = cam.recipe.true_source(score_split)
+    _check_part(score, train)
+    affinity = _load("affinity", pipeline.affinity_recipe, overlays, gin_bindings)
+    segmentation = _load("segmentation", pipeline.segmentation_recipe, overlays, gin_bindings)
+    _check_kinds(cam.recipe, affinity.recipe, segmentation.recipe)
+    val_split = segmentation.recipe.validation_split
+    val = None if val_split is None else segmentation.recipe.true_source(val_split)
+    if pipeline.full_supervision and not train.has_masks:
+        raise UserError(
+            f"Pipeline.full_supervision needs masks, but split {train.split!r} of {train.name} "
+            "has none."
+        )
+    _check_library()
+
+    plan = Plan((), train, score, val, pipeline.report_images, pipeline.full_supervision)
+    stages = _labels(pipeline, cam, affinity, plan, run_dir)
+    stages += _networks(pipeline, segmentation, plan, run_dir)
+    stages += _results(plan, run_dir)
+    return dataclasses.replace(plan, stages=tuple(stages))
+
+
+def _check_part(score, train):
+    strangers = sorted(set(score.ids) - set(train.ids))
+    if strangers:
+        raise UserError(
+            f"Pipeline.score_split = {score.split!r}: image {strangers[0]!r} is not in the split "
+            f"{train.split!r} that is trained on, so it gets no label."
+        )
+
+
+def _check_kinds(cam, affinity, segmentation):
+    splits = {"cam": cam, "affinity": affinity, "segmentation": segmentation}
+    splits = {name: recipe.train_split for name, recipe in splits.items()}
+    if len(set(splits.values())) > 1:
+        raise UserError(f"Recipe.train_split differs between the stages: {splits}.")
+    if cam.predicts_masks or not cam.weakly_supervised:
+        raise UserError("Pipeline.cam_recipe: is no recipe of class activation maps.")
+    if affinity.prepare_source is None:
+        raise UserError("Pipeline.affinity_recipe: is no recipe such as gin/affinity.gin.")
+    if not segmentation.predicts_masks or segmentation.weakly_supervised:
+        raise UserError("Pipeline.segmentation_recipe: is no recipe that learns from masks.")
+
+
+def _check_library():
+    if importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "the pipeline needs pydensecrf, which is not installed: pip install pydensecrf2 "
+            "(Python 3.10 to 3.12; it does not build on 3.13)."
+        )
+
+
+def _train(name, trained, run_dir, data, after, *bindings):
+    """Return the stage that trains a recipe in the folder of its name."""
+    flags = [*trained.flags, *(f"--gin_bindings={binding}" for binding in bindings)]
+    made = ("config.gin", "class_names.txt", "checkpoints", "tensorboard")
+    made += ("checked_images.json", "bad_images.json")
+    return Stage(
+        name=name,
+        steps=(("train", *flags, f"--run_dir={run_dir / name}"),),
+        inputs={**trained.inputs, "data": data},
+        after=after,
+        outputs=tuple(f"{name}/{file}" for file in made),
+        proof=f"{name}/checkpoints/last.keras",
+    )
+
+
+def _labels(pipeline, cam, affinity, plan, run_dir):
+    """Return the stages up to the pseudo labels."""
+    from wsss_tf.data.fingerprint import fingerprint
+
+    data = fingerprint(plan.train.without_masks())
+    scales = [f"--scales={_comma(pipeline.scales)}", "--flip" if pipeline.flip else "--noflip"]
+    infer = ("infer", f"--run_dir={run_dir / 'cam'}", f"--split={plan.train.split}", *scales)
+    processes = pipeline.crf_processes
+    crf = ("--crf", *([] if processes is None else [f"--crf_processes={processes}"]))
+    walk = (
+        f"--background_power={pipeline.background_power:g}",
+        f"--affinity_power={pipeline.affinity_power:g}",
+        f"--walk_steps={pipeline.walk_steps}",
+        "--walk_crf" if pipeline.walk_crf else "--nowalk_crf",
+    )
+    return [
+        _train("cam", cam, run_dir, data, ()),
+        Stage(
+            name="cams",
+            steps=(infer,),
+            inputs={"flags": scales},
+            after=("cam",),
+            outputs=("cam/cams", "cam/pseudo_labels"),
+            proof="cam/cams",
+        ),
+        Stage(
+            name="crf",
+            steps=((*infer, *crf),),
+            inputs={},
+            after=("cams",),
+            outputs=("cam/crf_low", "cam/crf_high", "cam/crf_low_labels", "cam/crf_high_labels"),
+            proof="cam/crf_high_labels",
+        ),
+        _train(
+            "affinity",
+            affinity,
+            run_dir,
+            data,
+            ("crf",),
+            f"with_crf_maps.cam_run={json.dumps(str(run_dir / 'cam'))}",
+        ),
+        Stage(
+            name="walk",
+            steps=((*infer, "--random_walk", f"--affinity_run={run_dir / 'affinity'}", *walk),),
+            inputs={"flags": walk},
+            after=("cams", "affinity"),
+            outputs=("affinity/pseudo_labels",),
+            proof="affinity/pseudo_labels",
+        ),
+    ]
+
+
+def _networks(pipeline, segmentation, plan, run_dir):
+    """Return the stages from the pseudo labels to networks that are scored and exported."""
+    from wsss_tf.data.fingerprint import fingerprint
+
+    labels = json.dumps(str(run_dir / "affinity" / "pseudo_labels"))
+    data = fingerprint(plan.train.without_masks())
+    stages = [
+        _train(
+            "segmentation",
+            segmentation,
+            run_dir,
+            data,
+            ("walk",),
+            f"Recipe.pseudo_labels={labels}",
+        ),
+        *_predictions("segmentation", plan, run_dir),
+    ]
+    if pipeline.full_supervision:
+        data = fingerprint(plan.train)
+        stages.append(_train("full_supervision", segmentation, run_dir, data, ()))
+        stages += _predictions("full_supervision", plan, run_dir)
+    flags = (
+        f"--scales={_comma(pipeline.export_scales)}",
+        "--flip" if pipeline.export_flip else "--noflip",
+    )
+    run = f"--run_dir={run_dir / 'segmentation'}"
+    export = Stage(
+        name="export",
+        steps=(("export", run, f"--output={run_dir / 'export' / '1'}", *flags),),
+        inputs={"flags": flags},
+        after=("segmentation",),
+        outputs=("export/1", "export/.1.*"),
+        proof="export/1/saved_model.pb",
+        is_resumable=False,
+    )
+    return [*stages, export]
+
+
+def _predictions(name, plan, run_dir):
+    """Return the stages that predict and score the validation split, none where there is none."""
+    from wsss_tf.data.fingerprint import fingerprint
+
+    if plan.val is None:
+        return []
+    split = plan.val.split
+    on_split = (f"--run_dir={run_dir / name}", f"--split={split}")
+    steps = [("infer", *on_split)]
+    if plan.val.has_masks:
+        steps.append(("evaluate", *on_split))
+    return [
+        Stage(
+            name=f"{name}_scores",
+            steps=tuple(steps),
+            inputs={"data": fingerprint(plan.val)},
+            after=(name,),
+            # Scores and reports are written over, also those that were made by hand.
+            outputs=(f"{name}/predictions",),
+            proof=f"{name}/" + (f"metrics_{split}.json" if plan.val.has_masks else "predictions"),
+        )
+    ]
+
+
+def _results(plan, run_dir):
+    """Return the stages that score the labels and show everything."""
+    from wsss_tf.data.fingerprint import fingerprint
+    from wsss_tf.pipelines import results
+
+    shown = run_dir / "shown"
+    infer = ("infer", f"--run_dir={run_dir / 'segmentation'}", f"--input={shown / 'pictures'}")
+    scored = ["segmentation_scores"] if plan.val else []
+    if plan.val and plan.full_supervision:
+        scored.append("full_supervision_scores")
+    label_scores = Stage(
+        name="label_scores",
+        steps=(functools.partial(results.score_labels, plan.score, run_dir),),
+        inputs={"data": fingerprint(plan.score)},
+        after=("cams", "crf", "walk"),
+        outputs=("label_scores.json",),
+        proof="label_scores.json",
+    )
+    report = Stage(
+        name="report",
+        steps=(
+            functools.partial(results.write_pictures, plan, run_dir),
+            (*infer, f"--output={shown}"),
+            functools.partial(results.write_results, plan, run_dir),
+        ),
+        inputs={"images": plan.report_images, "full_supervision": plan.full_supervision},
+        after=("segmentation", "label_scores", *scored),
+        outputs=("shown", "results.json", "results.md", "report.html"),
+        proof="results.json",
+        # Pictures of another choice must not be left among those shown.
+        is_resumable=False,
+    )
+    return [label_scores, report]
+
+
+def _comma(numbers):
+    return ",".join(f"{number:g}" for number in numbers)
