@@ -27,9 +27,9 @@ _SETTINGS = (
     "shapes_source.seed=1",
     "shapes_source.num_train=2000",
     "shapes_source.ground_correlation=0.0",
-    # Down to about half the size, for the branch and the scales that see it smaller.
-    "seam_augmentation.min_long_side=56",
-    "seam_augmentation.max_long_side=104",
+    # Down to 0.4 of the size, for the branch and the scales that see it smaller.
+    "seam_augmentation.min_long_side=40",
+    "seam_augmentation.max_long_side=112",
     "seam_augmentation.crop_size=80",
     "seam_step.siamese=False",
     "poly_adam.learning_rate=2e-3",

@@ -21,12 +21,14 @@ from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
 
 CLASS_NAMES = ("background", "cross", "stripes", "ring", "checker")
+# Far from each other and from every ground, so that a small network learns them within minutes;
+# the first is that of a badge of no class.
 _BADGE_COLOURS = np.float64(
-    [[90, 90, 90], [200, 30, 40], [170, 30, 170], [30, 60, 200], [190, 110, 0]]
+    [[150, 130, 110], [215, 25, 35], [175, 20, 175], [20, 40, 215], [25, 25, 25]]
 )
 # One ground hue for each class, and one of nobody.
 _GROUND_COLOURS = np.float64(
-    [[128, 128, 128], [96, 150, 96], [150, 110, 80], [96, 130, 165], [150, 140, 90]]
+    [[128, 128, 128], [104, 138, 104], [142, 118, 94], [104, 122, 144], [136, 132, 100]]
 )
 # Streams of pictures: the first word of the seed. Pretraining pictures hold a single object.
 _STREAMS = {"train": 1, "val": 2, "test": 3, "pretrain": 4, "pretrain_val": 5}
@@ -83,9 +85,9 @@ def _draw(stream, index, seed, size, max_objects, ground_correlation):
     classes = rng.randint(lowest, len(CLASS_NAMES), size=count)
     ground = classes[0] if rng.random_sample() < ground_correlation else rng.randint(5)
     image = np.empty((size, size, 3))
-    image[:] = _GROUND_COLOURS[ground] + (rng.random_sample(3) * 40 - 20)
-    image += 28 * _smooth_noise(rng, size, 5)[..., None]
-    image += 14 * np.stack([_smooth_noise(rng, size, 12) for _ in range(3)], axis=-1)
+    image[:] = _GROUND_COLOURS[ground] + (rng.random_sample(3) * 24 - 12)
+    image += 24 * _smooth_noise(rng, size, 5)[..., None]
+    image += 10 * np.stack([_smooth_noise(rng, size, 12) for _ in range(3)], axis=-1)
     mask = np.zeros((size, size), np.uint8)
     rows, columns = np.mgrid[:size, :size]
     for class_id in classes:
@@ -139,7 +141,7 @@ def shapes_source(
 
     Args:
       split: "train", "val", "test", or "pretrain" and "pretrain_val": one object a
-        picture, of one of the classes or of none (then its badge is grey).
+        picture, of one of the classes or of none (then its badge is brown).
       num_train: pictures in "train" and "pretrain".
       num_val: pictures in the other splits.
       image_size: height and width, pixels.
