@@ -12,6 +12,7 @@ from wsss_tf.data.folder import folder_source
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
 from wsss_tf.pipelines import plan as plan_lib
+from wsss_tf.pipelines.pipeline import TRAINED, load_pipeline
 
 TINY = ["tests/data/tiny_pipeline.gin"]
 RUN = pathlib.Path("RUN")
@@ -33,7 +34,7 @@ def _prepared(monkeypatch):
 
 
 def make(*bindings, files=TINY):
-    pipeline = plan_lib.load_pipeline(files, bindings)
+    pipeline = load_pipeline(files, bindings)
     return plan_lib.make_plan(pipeline, files, bindings, RUN)
 
 
@@ -102,6 +103,11 @@ def test_full_supervision_trains_the_same_network_on_masks():
     assert "full_supervision_scores" in stages["report"].after
 
 
+def test_a_report_without_images_runs_no_network():
+    *_, report = make("wsss_tf.pipelines.pipeline.Pipeline.report_images=0").stages
+    assert not any(isinstance(step, tuple) for step in report.steps)
+
+
 def test_without_a_validation_split_nothing_is_predicted():
     plan = make("Recipe.validation_split=None", FULL)
     assert not any(name.endswith("_scores") for name in inputs(plan) if name != "label_scores")
@@ -116,7 +122,7 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("segmentation/deeplab_augmentation.shift=3", ["segmentation"]),
         ("Pipeline.flip=False", ["cams"]),
         ("Pipeline.walk_steps=5", ["walk"]),
-        ("plan.Pipeline.export_scales=(0.5, 1)", ["export"]),
+        ("pipeline.Pipeline.export_scales=(0.5, 1)", ["export"]),
         ("Pipeline.report_images=2", ["report"]),
         ("Pipeline.crf_processes=1", []),
         (
@@ -172,7 +178,7 @@ def test_shipped_pipelines(name, tmp_path):
     plan = make(*few, files=files)
     settings = inputs(plan)["segmentation"]["settings"]
     assert "shapes_source" in settings
-    assert all(inputs(plan)[stage]["weights"] for stage in plan_lib.TRAINED)
+    assert all(inputs(plan)[stage]["weights"] for stage in TRAINED)
     assert len(inputs(plan)["cams"]["flags"][0].split(",")) == 4
     head = pathlib.Path(f"gin/pipelines/{name}.gin").read_text().split("from __gin__")[0]
     assert "python -m wsss_tf.pipeline" in head
@@ -190,6 +196,10 @@ def test_shipped_pipelines(name, tmp_path):
         (["gin/pipelines/nope.gin"], [], "gin/pipelines/nope.gin"),
         (TINY, ["Pipeline.flop=True"], "flop"),
         (TINY, ["Pipeline.cam_recipe='gin/seam.gin'"], "give a list of gin files"),
+        (TINY, ["Pipeline.scales=(0, 1)"], r"Pipeline.scales = \(0, 1\); give a list of positive"),
+        (TINY, ["Pipeline.export_scales=1"], "Pipeline.export_scales = 1; give a list"),
+        (TINY, ["Pipeline.walk_steps=2.5"], "Pipeline.walk_steps = 2.5; give a whole number"),
+        (TINY, ["Pipeline.crf_processes=0"], "Pipeline.crf_processes = 0; give None or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),
         (TINY, ["segmentation/Recipe.batchsize=1"], "batchsize"),
         (TINY, ["Pipeline.score_split='val'"], "'shapes_val_00000' is not in the split 'train'"),

@@ -35,7 +35,8 @@ def main():
     # Here, so that --help and a misspelt flag answer at once.
     import tensorflow as tf
 
-    from wsss_tf.pipelines.plan import load_pipeline, make_plan
+    from wsss_tf.pipelines.pipeline import load_pipeline
+    from wsss_tf.pipelines.plan import make_plan
     from wsss_tf.pipelines.stage import run_stages
 
     # The commands need them; this process only looks through the data.

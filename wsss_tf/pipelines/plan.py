@@ -1,4 +1,4 @@
-"""What a pipeline consists of: its settings, and the stages that follow from them."""
+"""The stages that follow from a pipeline's settings, its recipes and its data."""
 
 import dataclasses
 import functools
@@ -8,46 +8,8 @@ import json
 
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.pipelines.pipeline import bindings_of
 from wsss_tf.pipelines.stage import Stage
-
-# Stages that train, and what a binding for one of them alone begins with: cam/Recipe.epochs=2.
-TRAINED = ("cam", "affinity", "segmentation")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pipeline:
-    """The settings of a pipeline; every field is a gin binding `Pipeline.<field>`.
-
-    Attributes:
-      cam_recipe: gin files of the network that gives class activation maps.
-      affinity_recipe: of AffinityNet.
-      segmentation_recipe: of the network that is trained on the pseudo labels.
-      scales, flip: of the CAMs, as `infer` takes them.
-      score_split: the split on which CAMs and labels are scored, a part of the one that is trained
-        on; None for that one itself.
-      background_power, affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes
-        them.
-      crf_processes: worker processes of the dense CRF; None for one a processor core.
-      export_scales, export_flip: what the SavedModel computes, as `export` takes them.
-      full_supervision: also train the segmentation network on the data set's own masks, to compare.
-      report_images: how many images report.html shows.
-    """
-
-    cam_recipe: tuple
-    affinity_recipe: tuple
-    segmentation_recipe: tuple
-    scales: tuple = (0.5, 1.0, 1.5, 2.0)
-    flip: bool = True
-    score_split: str | None = None
-    background_power: float = 6.0
-    affinity_power: float = 8.0
-    walk_steps: int = 64
-    walk_crf: bool = False
-    crf_processes: int | None = None
-    export_scales: tuple = (1.0,)
-    export_flip: bool = False
-    full_supervision: bool = False
-    report_images: int = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +20,7 @@ class Plan:
       stages: `stage.Stage`s, in order.
       train, score, val: `data.source.Source` of the three splits; `val` is None where the
         segmentation recipe has no validation split.
-      report_images: as in `Pipeline`.
+      report_images: as in `pipeline.Pipeline`.
       full_supervision: likewise.
     """
 
@@ -68,54 +30,6 @@ class Plan:
     val: object
     report_images: int
     full_supervision: bool
-
-
-def load_pipeline(gin_files, gin_bindings):
-    """Return the `Pipeline` of the first gin file.
-
-    Args:
-      gin_files: the pipeline and overlays of its recipes.
-      gin_bindings: those that begin with "Pipeline." are for the pipeline.
-
-    Raises:
-      UserError: no such file, or it is no pipeline.
-    """
-    if not gin_files:
-        raise UserError("no --gin_file; for example --gin_file=gin/pipelines/seam.gin.")
-    own = [binding for binding in gin_bindings if _is_of_pipeline(binding)]
-    try:
-        pipeline = recipe_lib.load(gin_files[:1], own, Pipeline)
-    except UserError as error:
-        if "Pipeline" not in recipe_lib.parsed_config():
-            raise UserError(f"--gin_file={gin_files[0]}: is no pipeline: {error}") from error
-        raise
-    for field in ("cam_recipe", "affinity_recipe", "segmentation_recipe"):
-        files = getattr(pipeline, field)
-        if isinstance(files, str) or not files:
-            raise UserError(f"Pipeline.{field} = {files!r}; give a list of gin files.")
-    return pipeline
-
-
-def bindings_of(name, gin_bindings):
-    """Return the bindings that are for a training stage: its own without "name/", and common ones.
-
-    Args:
-      name: one of `TRAINED`.
-      gin_bindings: as the user gave them.
-    """
-    chosen = []
-    for binding in gin_bindings:
-        scope, slash, rest = binding.partition("/")
-        if slash and scope.strip() in TRAINED:
-            if scope.strip() == name:
-                chosen.append(rest)
-        elif not _is_of_pipeline(binding):
-            chosen.append(binding)
-    return chosen
-
-
-def _is_of_pipeline(binding):
-    return binding.partition("=")[0].strip().rpartition(".")[0] in ("Pipeline", "plan.Pipeline")
 
 
 # === Recipes ===
@@ -168,7 +82,7 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
     So that what is wrong with the last stage is said before the first begins.
 
     Args:
-      pipeline: `Pipeline`.
+      pipeline: `pipeline.Pipeline`.
       gin_files: the first is the pipeline's own, the others are overlays of every recipe.
       gin_bindings: as the user gave them.
       run_dir: folder of all the stages, a `pathlib.Path`.
@@ -378,13 +292,14 @@ def _results(plan, run_dir):
         outputs=("label_scores.json",),
         proof="label_scores.json",
     )
+    predict = (
+        functools.partial(results.write_pictures, plan, run_dir),
+        (*infer, f"--output={shown}"),
+    )
+    write = functools.partial(results.write_results, plan, run_dir)
     report = Stage(
         name="report",
-        steps=(
-            functools.partial(results.write_pictures, plan, run_dir),
-            (*infer, f"--output={shown}"),
-            functools.partial(results.write_results, plan, run_dir),
-        ),
+        steps=(*predict, write) if plan.report_images else (write,),
         inputs={"images": plan.report_images, "full_supervision": plan.full_supervision},
         after=("segmentation", "label_scores", *scored),
         outputs=("shown", "results.json", "results.md", "report.html"),

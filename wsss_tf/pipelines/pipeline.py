@@ -1,0 +1,127 @@
+"""The settings of a pipeline: what its gin file configures, and which binding is for what."""
+
+import dataclasses
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
+
+# Stages that train, and what a binding for one of them alone begins with: cam/Recipe.epochs=2.
+TRAINED = ("cam", "affinity", "segmentation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """The settings of a pipeline; every field is a gin binding `Pipeline.<field>`.
+
+    Attributes:
+      cam_recipe: gin files of the network that gives class activation maps.
+      affinity_recipe: of AffinityNet.
+      segmentation_recipe: of the network that is trained on the pseudo labels.
+      scales, flip: of the CAMs, as `infer` takes them.
+      score_split: the split on which CAMs and labels are scored, a part of the one that is trained
+        on; None for that one itself.
+      background_power, affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes
+        them.
+      crf_processes: worker processes of the dense CRF; None for one a processor core.
+      export_scales, export_flip: what the SavedModel computes, as `export` takes them.
+      full_supervision: also train the segmentation network on the data set's own masks, to compare.
+      report_images: how many images report.html shows.
+    """
+
+    cam_recipe: tuple
+    affinity_recipe: tuple
+    segmentation_recipe: tuple
+    scales: tuple = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    score_split: str | None = None
+    background_power: float = 6.0
+    affinity_power: float = 8.0
+    walk_steps: int = 64
+    walk_crf: bool = False
+    crf_processes: int | None = None
+    export_scales: tuple = (1.0,)
+    export_flip: bool = False
+    full_supervision: bool = False
+    report_images: int = 12
+
+
+def load_pipeline(gin_files, gin_bindings):
+    """Return the `Pipeline` of the first gin file.
+
+    Args:
+      gin_files: the pipeline and overlays of its recipes.
+      gin_bindings: those that begin with "Pipeline." are for the pipeline.
+
+    Raises:
+      UserError: no such file, or it is no pipeline.
+    """
+    if not gin_files:
+        raise UserError("no --gin_file; for example --gin_file=gin/pipelines/seam.gin.")
+    own = [binding for binding in gin_bindings if _is_of_pipeline(binding)]
+    try:
+        pipeline = recipe_lib.load(gin_files[:1], own, Pipeline)
+    except UserError as error:
+        if "Pipeline" not in recipe_lib.parsed_config():
+            raise UserError(f"--gin_file={gin_files[0]}: is no pipeline: {error}") from error
+        raise
+    _check_settings(pipeline)
+    return pipeline
+
+
+def _check_settings(pipeline):
+    """Find now what a command would refuse after days."""
+
+    def is_number(value, kind=(int, float), least=0):
+        return isinstance(value, kind) and not isinstance(value, bool) and value >= least
+
+    def are_scales(values):
+        return (
+            isinstance(values, (list, tuple)) and values and all(is_number(v) and v for v in values)
+        )
+
+    def are_files(values):
+        return (
+            isinstance(values, (list, tuple)) and values and all(isinstance(v, str) for v in values)
+        )
+
+    def is_count(value, least=0):
+        return is_number(value, int, least)
+
+    checks = {
+        "cam_recipe": (are_files, "a list of gin files"),
+        "affinity_recipe": (are_files, "a list of gin files"),
+        "segmentation_recipe": (are_files, "a list of gin files"),
+        "scales": (are_scales, "a list of positive numbers"),
+        "export_scales": (are_scales, "a list of positive numbers"),
+        "background_power": (is_number, "a number, 0 or more"),
+        "affinity_power": (is_number, "a number, 0 or more"),
+        "walk_steps": (is_count, "a whole number, 0 or more"),
+        "report_images": (is_count, "a whole number, 0 or more"),
+        "crf_processes": (lambda v: v is None or is_count(v, 1), "None or a number from 1 on"),
+    }
+    for field, (fits, wanted) in checks.items():
+        value = getattr(pipeline, field)
+        if not fits(value):
+            raise UserError(f"Pipeline.{field} = {value!r}; give {wanted}.")
+
+
+def bindings_of(name, gin_bindings):
+    """Return the bindings that are for a training stage: its own without "name/", and common ones.
+
+    Args:
+      name: one of `TRAINED`.
+      gin_bindings: as the user gave them.
+    """
+    chosen = []
+    for binding in gin_bindings:
+        scope, slash, rest = binding.partition("/")
+        if slash and scope.strip() in TRAINED:
+            if scope.strip() == name:
+                chosen.append(rest)
+        elif not _is_of_pipeline(binding):
+            chosen.append(binding)
+    return chosen
+
+
+def _is_of_pipeline(binding):
+    return binding.partition("=")[0].strip().split(".")[-2:-1] == ["Pipeline"]
