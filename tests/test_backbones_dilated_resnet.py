@@ -35,9 +35,9 @@ def narrow(output_stride=8, variant="v1c"):
     return dilated_resnet(50, output_stride, variant, width=1 / 16)
 
 
-@pytest.mark.parametrize("variant", ["v1c", "keras"])
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_sizes_are_rounded_up(variant, output_stride):
+# Each strided layer once in either variant; building a network takes seconds.
+@pytest.mark.parametrize(("output_stride", "variant"), [(8, "v1c"), (16, "keras"), (32, "v1c")])
+def test_sizes_are_rounded_up(output_stride, variant):
     for size in [(41, 50), (9, 8)]:
         shapes = narrow(output_stride, variant).compute_output_shape((2, *size, 3))
         for i, stage in enumerate(STAGES):
