@@ -2,7 +2,7 @@
 # From nothing to scored masks: makes the environment, trains the CAM baseline and SEAM on the
 # embedded data set, writes CAMs and pseudo labels for its validation split, and scores both.
 #
-#   scripts/quickstart.sh [FOLDER]      six minutes on two CPU cores; FOLDER is runs/quickstart
+#   scripts/quickstart.sh [FOLDER]      seven minutes on two CPU cores; FOLDER is runs/quickstart
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/quickstart}
