@@ -2,7 +2,7 @@
 
 import keras
 
-from wsss_tf.layers.conv_batchnorm import ConvBatchNorm
+from wsss_tf.layers.conv_batchnorm import ConvBatchNorm, batchnorm
 
 
 def _without_bias(layer, x):
@@ -61,13 +61,7 @@ class Aggregation(keras.layers.Layer):
             )
             conv.build(reduced)
             setattr(self, name, conv)
-        self.bn = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            momentum=0.9,
-            synchronized=self.synchronized_batchnorm,
-            dtype=self.dtype_policy,
-            name="bn",
-        )
+        self.bn = batchnorm("bn", self.synchronized_batchnorm, self.dtype_policy)
         self.bn.build(reduced)
 
     def call(self, x, training=None):

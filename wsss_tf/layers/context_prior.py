@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from wsss_tf.layers.conv_batchnorm import batchnorm, kaiming_fan_out
+
 
 def aggregate_context(prior, value):
     """Average features over the positions of the same class, and over the others.
@@ -67,19 +69,11 @@ class ContextPrior(keras.layers.Layer):
             self.positions,
             1,
             use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "untruncated_normal"
-            ),
+            kernel_initializer=kaiming_fan_out(),
             dtype=self.dtype_policy,
             name="prior_conv",
         )
-        self.prior_bn = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            momentum=0.9,
-            synchronized=self.synchronized_batchnorm,
-            dtype="float32",
-            name="prior_bn",
-        )
+        self.prior_bn = batchnorm("prior_bn", self.synchronized_batchnorm, "float32")
         self.prior_conv.build(input_shape)
         self.prior_bn.build((*input_shape[:-1], self.positions))
 

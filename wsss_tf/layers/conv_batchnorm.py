@@ -3,6 +3,24 @@
 import keras
 
 
+def kaiming_fan_out():
+    """Return the initializer of the official heads' kernels: Kaiming normal over the outputs."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def batchnorm(name, synchronized, dtype):
+    """Return PyTorch's BatchNorm: epsilon 1e-5 and, as Keras counts it, momentum 0.9.
+
+    Args:
+      name: of the layer.
+      synchronized: batch statistics over all replicas.
+      dtype: dtype or policy of the layer.
+    """
+    return keras.layers.BatchNormalization(
+        epsilon=1e-5, momentum=0.9, synchronized=synchronized, dtype=dtype, name=name
+    )
+
+
 @keras.saving.register_keras_serializable("wsss_tf")
 class ConvBatchNorm(keras.layers.Layer):
     """Convolution without bias, BatchNorm (epsilon 1e-5, momentum 0.9) and activation.
@@ -34,20 +52,11 @@ class ConvBatchNorm(keras.layers.Layer):
             self.kernel_size,
             padding="same",
             use_bias=False,
-            # Kaiming normal over the outputs, as the heads of the official implementations.
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "untruncated_normal"
-            ),
+            kernel_initializer=kaiming_fan_out(),
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.bn = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            momentum=0.9,
-            synchronized=self.synchronized_batchnorm,
-            dtype=self.dtype_policy,
-            name="bn",
-        )
+        self.bn = batchnorm("bn", self.synchronized_batchnorm, self.dtype_policy)
         self.conv.build(input_shape)
         self.bn.build(self.compute_output_shape(input_shape))
 
