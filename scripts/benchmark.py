@@ -83,7 +83,7 @@ def _measure(case):
     overlays, bindings, crop, batch, steps = _SETTINGS[case]
     recipe = recipe_lib.load(["gin/seam.gin", *overlays], bindings)
     source = recipe.source(split="train").without_masks()
-    net = recipe.network(num_classes=source.num_classes)
+    net = recipe.network(num_classes=recipe.num_outputs(source))
     forward = convolution_flops(net, crop)
     step = recipe.step(net)
     step.compile(optimizer=recipe.optimizer(total_steps=1000))
