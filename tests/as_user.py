@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Any folder may be the current one; recipes for tests name modules beside the tests.
@@ -52,3 +54,35 @@ def user_error(result, *words):
     assert "Traceback" not in result.stderr
     for word in words:
         assert word in line
+
+
+def kill_when(path, name, *arguments, within=120):
+    """Start a command of the package and kill it as soon as a file is there.
+
+    Args:
+      path: the file to wait for.
+      name, *arguments: as in `command`.
+      within: seconds after which it is killed all the same.
+    """
+    process = subprocess.Popen(
+        command(name, *arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.time() + within
+    while not path.is_file() and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def weights_of(run_dir):
+    """Return the trained network of a run as arrays by variable path, without random states."""
+    import keras
+    import numpy as np
+
+    import wsss_tf.models  # noqa: F401, registers the layers
+
+    net = keras.saving.load_model(run_dir / "checkpoints/last.keras", compile=False)
+    return {v.path: np.asarray(v.value) for v in net.variables if "seed" not in v.path}

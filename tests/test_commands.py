@@ -3,28 +3,17 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
+from as_user import ROOT, kill_when, ok, run, user_error, weights_of
 from PIL import Image
 
 from wsss_tf import images, run_folder
 
 TINY = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
-
-
-def _weights(run_dir):
-    import keras
-
-    import wsss_tf.models  # noqa: F401, registers the layers
-
-    net = keras.saving.load_model(run_dir / "checkpoints" / "last.keras", compile=False)
-    return {v.path: np.asarray(v.value) for v in net.variables if "seed" not in v.path}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +151,7 @@ except tf.errors.InvalidArgumentError:
     user_error(result, "exists already")
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+def test_a_killed_run_goes_on_to_the_sameweights_of(tmp_path):
     # Ten epochs of three steps, dropout on; killed while it works on a later epoch.
     arguments = (
         *TINY,
@@ -173,20 +162,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     )
     ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command("train", *arguments, f"--run_dir={killed}"),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    kill_when(
+        killed / "checkpoints/step-6.index", "train", *arguments, f"--run_dir={killed}", within=60
     )
-    deadline = time.time() + 60
-    while not (killed / "checkpoints/step-6.index").is_file() and time.time() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     assert not (killed / "checkpoints/step-30.index").is_file()
     assert "went on from step" in ok("train", *arguments, f"--run_dir={killed}")
-    whole, resumed = _weights(tmp_path / "whole"), _weights(killed)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(killed)
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
@@ -214,7 +195,7 @@ def test_two_replicas_train_as_one(tmp_path):
     ]
     assert losses[0].size == 7 * 5
     np.testing.assert_allclose(losses[1], losses[0], atol=2e-4)  # the log has four digits
-    one, two = _weights(one), _weights(two)
+    one, two = weights_of(one), weights_of(two)
     difference = max(np.abs(one[name] - two[name]).max() for name in one)
     print(f"largest difference of a weight after 21 steps: {difference:.1e}")
     # Float32 sums in another order, carried through the steps.

@@ -2,14 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
+from as_user import ROOT, kill_when, ok, run, user_error, weights_of
 from PIL import Image
 
 from wsss_tf import images, stages
@@ -179,10 +177,6 @@ def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    import keras
-
-    import wsss_tf.models  # noqa: F401, registers the layers
-
     arguments = (
         *TINY,
         "--gin_bindings=Recipe.steps=28",  # nine epochs of three steps, and one
@@ -191,26 +185,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     )
     ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command("train", *arguments, f"--run_dir={killed}"),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.time() + 120
-    while not (killed / "checkpoints/step-6.index").is_file() and time.time() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(killed / "checkpoints/step-6.index", "train", *arguments, f"--run_dir={killed}")
     assert not (killed / "checkpoints/step-28.index").is_file()
     assert "went on from step" in ok("train", *arguments, f"--run_dir={killed}")
-    weights = []
-    for folder in (tmp_path / "whole", killed):
-        net = keras.saving.load_model(folder / "checkpoints/last.keras", compile=False)
-        weights.append({v.path: np.asarray(v.value) for v in net.variables if "seed" not in v.path})
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        np.testing.assert_array_equal(weights[1][name], value, err_msg=name)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(killed)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
 # === Data without a background class ===
