@@ -19,7 +19,7 @@ setup(
     packages=[*find_packages(include=["wsss_tf", "wsss_tf.*"]), "wsss_tf.gin"],
     package_dir={"wsss_tf.gin": "gin"},
     package_data={
-        "wsss_tf": ["**/*.npz", "**/*.tsv", "**/*.txt"],
+        "wsss_tf": ["**/*.npz", "**/*.tsv", "**/*.txt", "**/*.html", "**/*.js"],
         "wsss_tf.gin": ["**/*.gin"],
     },
     install_requires=[

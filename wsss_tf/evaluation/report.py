@@ -1,21 +1,16 @@
 """`report.html`: the scores of a run and what they look like, in one self-contained file."""
 
-import base64
 import dataclasses
 import html
-import io
-import string
 
 import numpy as np
-from PIL import Image
 
-from wsss_tf import images
+from wsss_tf.evaluation import explorer, plots
 from wsss_tf.evaluation import metrics as metrics_lib
-from wsss_tf.evaluation import plots
-from wsss_tf.evaluation.confusion import IGNORE
+from wsss_tf.evaluation.page import cam_panel, data_uri, legend, mask_panel, page, photo, swatch
 from wsss_tf.run_folder import write_text
 
-_THUMBNAIL = 360  # pixels on the longer side: four across fill a wide screen
+_SMALL = 180  # pixels on the longer side of pictures that several go in a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +55,11 @@ def report_page(*, title, metrics, class_names, report_images, config_text="", s
         _headline(metrics),
         _curves(metrics),
         _class_table(metrics),
-        _grid(report_images, class_names, metrics.get("background_threshold")),
+        _grid(report_images, class_names, metrics),
         _skipped(skipped),
         _configuration(config_text),
     ]
     return page(title, body)
-
-
-def page(title, body):
-    """Return a page of the report's looks.
-
-    Args:
-      title: plain text.
-      body: strings of HTML.
-    """
-    return string.Template(_PAGE).substitute(title=html.escape(title), body="\n".join(body))
 
 
 def _headline(metrics):
@@ -97,7 +82,7 @@ def _curves(metrics):
     if "sweep" not in metrics:
         return ""
     light, dark = (
-        _data_uri(plots.curves_png({"": metrics["sweep"]}, dark), "png") for dark in (False, True)
+        data_uri(plots.curves_png({"": metrics["sweep"]}, dark), "png") for dark in (False, True)
     )
     left_out = sum(bool(point["without_hits"]) for point in metrics["sweep"])
     note = (
@@ -123,7 +108,7 @@ def _class_table(metrics):
         width = 0 if value is None else 100 * value
         row = "<tr class='absent'>" if value is None else "<tr>"
         rows.append(
-            f"{row}<td>{_swatch(index)}{html.escape(name)}</td>"
+            f"{row}<td>{swatch(index)}{html.escape(name)}</td>"
             f"<td class='number'>{percent}</td>"
             f"<td class='bar'><i style='width:{width:.2f}%'></i></td></tr>"
         )
@@ -138,46 +123,45 @@ def _class_table(metrics):
     )
 
 
-def _grid(report_images, class_names, threshold):
-    cards = [_card(image, class_names, threshold) for image in report_images]
+def _grid(report_images, class_names, metrics):
+    thresholds, _ = explorer.slider_thresholds(metrics)
+    cards, data = [], []
+    for image in report_images:
+        scores = explorer.image_scores(image.prediction, image.mask, len(class_names))
+        cards.append(_card(image, class_names, scores, metrics.get("background_threshold")))
+        data.append(explorer.image_data(image, scores, thresholds))
     if not cards:
         return ""
     about_cams = (
-        ""
-        if threshold is None
-        else " The CAM panel shows, at each pixel, the highest score of any class in the picture."
+        " The CAM panel shows, at each pixel, the highest score of any class in the picture."
+        if thresholds
+        else ""
     )
     return (
         "<h2>Images</h2>\n"
-        f"<p class='note'>Spread evenly over the split, not chosen.{about_cams}</p>\n"
-        f"<section class='cards'>{''.join(cards)}</section>"
+        f"<p class='note'>Spread evenly over the split, not chosen.{about_cams} The mIoU of a"
+        " picture is the mean over the classes in its ground truth or its labels.</p>\n"
+        f"{explorer.controls(class_names, data, metrics)}\n"
+        f"<section class='cards' id='images'>{''.join(cards)}</section>\n"
+        f"{explorer.scripts(class_names, data, metrics)}"
     )
 
 
-def _card(image, class_names, threshold):
+def _card(image, class_names, scores, threshold):
     panels = [photo(image.image, "image")]
-    per_class, name = "", "prediction"
+    per_class, name, values = "", "prediction", [image.mask, image.prediction]
     if image.cams is not None:
         panel, per_class = _cam_panels(image, class_names)
         panels.append(panel)
         name = f"pseudo label at {threshold:g}"
-    panels += [mask_panel(image.prediction, name), mask_panel(image.mask, "ground truth")]
-    valid = image.mask != IGNORE
-    right = np.mean(image.prediction[valid] == image.mask[valid]) if valid.any() else np.nan
-    score = "no ground truth" if np.isnan(right) else f"{100 * right:.1f} % of pixels right"
+        values.append(image.class_ids)
+    panels += [mask_panel(image.prediction, name, "label"), mask_panel(image.mask, "ground truth")]
+    score = explorer.score_text(scores)
     return (
-        f"<article><h3>{html.escape(image.image_id)}<small>{score}</small></h3>"
+        f"<article><h3>{html.escape(image.image_id)}<small class='score'>{score}</small></h3>"
         f"<div class='panels'>{''.join(panels)}</div>{per_class}"
-        f"{legend([image.mask, image.prediction], class_names)}</article>\n"
+        f"{legend(values, class_names)}</article>\n"
     )
-
-
-def legend(masks, class_names):
-    """Return the names and colours of all classes in some masks, as HTML."""
-    values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
-    names = {value: "ignored" if value == IGNORE else class_names[value] for value in values}
-    spans = (f"<span>{_swatch(value)}{html.escape(name)}</span>" for value, name in names.items())
-    return f"<p class='legend'>{''.join(spans)}</p>"
 
 
 def _cam_panels(image, class_names):
@@ -193,13 +177,6 @@ def _cam_panels(image, class_names):
         "<details><summary>CAM of each class</summary>"
         f"<div class='panels'>{''.join(overlays)}</div></details>"
     )
-
-
-def cam_panel(image, class_ids, cams, class_names):
-    """Return a picture under the strongest of its CAMs, as HTML; arguments as in `ReportImage`."""
-    strongest = cams.max(axis=0) if len(class_ids) else np.zeros(image.shape[:2])
-    present = ", ".join(html.escape(class_names[i]) for i in class_ids) or "no class"
-    return photo(plots.overlay(image, strongest), f"CAM: {present}")
 
 
 def _skipped(skipped):
@@ -225,114 +202,3 @@ def _configuration(text):
         "<h2>Configuration</h2>\n<details><summary>config.gin</summary>"
         f"<pre>{html.escape(text)}</pre></details>"
     )
-
-
-def _swatch(value):
-    red, green, blue = images.palette()[value]
-    return f"<i class='swatch' style='background:rgb({red},{green},{blue})'></i>"
-
-
-def photo(pixels, caption):
-    """Return a picture, uint8 [h, w, 3], with a caption of HTML below, as HTML."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
-    return _figure(_encoded(picture, "jpeg", quality=85), caption)
-
-
-def mask_panel(mask, caption):
-    """Return a mask, uint8 [h, w], in its colours, with a caption of HTML below, as HTML."""
-    picture = Image.fromarray(plots.colour_mask(mask))
-    scale = min(1, _THUMBNAIL / max(picture.size))
-    size = [max(1, round(side * scale)) for side in picture.size]
-    picture = picture.resize(size, Image.Resampling.NEAREST)
-    # An adaptive palette of at most 256 colours loses nothing: a mask has no more.
-    return _figure(_encoded(picture.quantize(256), "png", optimize=True), caption)
-
-
-def _figure(uri, caption):
-    picture = f'<img src="{uri}" alt="" loading="lazy">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-def _encoded(picture, kind, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return _data_uri(buffer.getvalue(), kind)
-
-
-def _data_uri(data, kind):
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-:root { --page: #f5f6f8; --card: #ffffff; --text: #20252d; --soft: #606a79; --line: #e3e6ea;
-  --accent: #3b7dd8; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #13161b; --card: #1b1f26; --text: #e3e7ee; --soft: #929bab; --line: #2c323b;
-    --accent: #5b96e6; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1280px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1.25rem; letter-spacing: -0.01em;
-  overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 0.75rem; }
-h3 { font-size: 0.9rem; margin: 0 0 0.6rem; display: flex; justify-content: space-between;
-  gap: 1rem; overflow-wrap: anywhere; }
-small, .note, .absent, figcaption, .legend, .tiles span { color: var(--soft); }
-small { font-weight: 400; white-space: nowrap; }
-.note { margin: 0.9rem 0 1rem; max-width: 75ch; }
-.tiles { display: grid; gap: 0.75rem; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); }
-.tiles div, article, .wide, table, pre { background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; }
-.tiles div { padding: 0.9rem 1.1rem; }
-.tiles b { display: block; font-size: 1.6rem; line-height: 1.25;
-  font-variant-numeric: tabular-nums; }
-.tiles span { font-size: 0.85rem; }
-figure { margin: 0; min-width: 0; }
-figure img { display: block; width: 100%; border-radius: 6px; }
-figcaption { font-size: 0.8rem; line-height: 1.35; margin-top: 0.3rem; }
-.wide { padding: 1rem; }
-.wide figcaption { font-size: 0.85rem; padding: 0 0.25rem; max-width: 100ch; }
-table { border-collapse: separate; border-spacing: 0; width: 100%; max-width: 46rem;
-  padding: 0.4rem 0; font-size: 0.9rem; }
-th, td { text-align: left; padding: 0.28rem 1rem; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 500; }
-tfoot td { font-weight: 600; border-top: 1px solid var(--line); }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.bar { width: 50%; }
-.bar i { display: block; height: 0.55rem; border-radius: 3px; background: var(--accent); }
-.swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 3px;
-  margin-right: 0.5em;  box-shadow: 0 0 0 1px var(--line); }
-.cards { display: grid; gap: 0.9rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); }
-article { padding: 0.9rem 1rem; }
-.panels { display: grid; gap: 0.6rem; grid-template-columns: repeat(4, 1fr); }
-.rows { display: grid; gap: 0.9rem; }
-.rows .panels { grid-template-columns: repeat(6, 1fr); }
-@media (max-width: 520px) {
-  .panels, .rows .panels { grid-template-columns: repeat(2, 1fr); }
-}
-.legend { display: flex; flex-wrap: wrap; gap: 0.15rem 1rem; font-size: 0.8rem;
-  margin: 0.6rem 0 0; }
-details { font-size: 0.85rem; margin-top: 0.6rem; }
-summary { cursor: pointer; color: var(--accent); margin-bottom: 0.5rem; }
-pre { padding: 1rem; overflow-x: auto;
-  font: 0.8rem/1.5 ui-monospace, SFMono-Regular, "DejaVu Sans Mono", monospace; }
-</style>
-</head>
-<body>
-<main>
-$body
-</main>
-</body>
-</html>
-"""

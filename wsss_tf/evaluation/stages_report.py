@@ -5,7 +5,7 @@ import html
 
 import numpy as np
 
-from wsss_tf.evaluation import report
+from wsss_tf.evaluation import page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def stages_page(*, title, rows, notes, class_names, shown, about_shown):
             "highest score of any class in the picture.</p>",
             f"<section class='rows'>{''.join(articles)}</section>",
         ]
-    return report.page(title, body)
+    return page.page(title, body)
 
 
 def _table(rows):
@@ -69,12 +69,12 @@ def _table(rows):
 
 def _article(one, class_names):
     panels = [
-        report.photo(one.image, "image"),
-        report.cam_panel(one.image, one.class_ids, one.cams, class_names),
-        *(report.mask_panel(label, html.escape(what)) for what, label in one.labels.items()),
+        page.photo(one.image, "image"),
+        page.cam_panel(one.image, one.class_ids, one.cams, class_names),
+        *(page.mask_panel(label, html.escape(what)) for what, label in one.labels.items()),
     ]
     return (
         f"<article><h3>{html.escape(one.image_id)}</h3>"
         f"<div class='panels'>{''.join(panels)}</div>"
-        f"{report.legend(one.labels.values(), class_names)}</article>\n"
+        f"{page.legend(one.labels.values(), class_names)}</article>\n"
     )

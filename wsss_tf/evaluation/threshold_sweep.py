@@ -36,12 +36,12 @@ def label_pixels(class_ids, cams, background_threshold):
       cams: [P, h, w], any float dtype; compared as float32.
       background_threshold: the score that a pixel must exceed to be foreground.
     """
-    strongest, winner = _strongest(np.asarray(class_ids), np.asarray(cams))
+    strongest, winner = strongest_class(np.asarray(class_ids), np.asarray(cams))
     foreground = strongest > np.float32(background_threshold)
     return np.where(foreground, winner, 0).astype(np.uint8)
 
 
-def _strongest(class_ids, cams):
+def strongest_class(class_ids, cams):
     """Return the highest score per pixel, float32 [h, w], and its class; ties to the lowest."""
     if len(class_ids) == 0:
         return np.zeros(cams.shape[1:], np.float32), np.zeros(cams.shape[1:], np.int64)
@@ -126,7 +126,7 @@ class Sweep:
         """
         class_ids, cams, mask = np.asarray(class_ids), np.asarray(cams), np.asarray(mask)
         self._check(class_ids, cams, mask)
-        strongest, winner = _strongest(class_ids, cams)
+        strongest, winner = strongest_class(class_ids, cams)
         valid = mask != IGNORE
         exceeded = np.searchsorted(self.thresholds, strongest[valid], side="left")
         shape = self.histogram.shape
