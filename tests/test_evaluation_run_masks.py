@@ -56,7 +56,8 @@ def test_run_is_scored_and_written(run):
     assert "100.0 % of pixels right" in page
     assert "# configuration of the run" in page
     assert "CAM" not in page
-    assert "threshold" not in page
+    assert "id='threshold'" not in page
+    assert "What goes with the marked pixel" not in page
     assert "http" not in page
 
 

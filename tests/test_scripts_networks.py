@@ -17,7 +17,6 @@ from PIL import Image
 from tiny_backbone import tiny_backbone
 
 from wsss_tf.models.cpnet import cpnet_network
-from wsss_tf.models.sanet import sanet_network
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -114,53 +113,20 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
 
 
-def test_prior_of_a_pixel(image):
-    script = load_script("show_prior")
-    net = cpnet_network(3, crop_size=(32, 48), backbone=tiny_backbone)
-    crop, probability, pixel = script.prior_of(net, image, 30, 65)
-    # The crop is shifted back inside: rows 8 to 39, columns 22 to 69.
-    np.testing.assert_array_equal(crop, image[8:, 22:])
-    assert pixel == (22, 43)
-    from wsss_tf import ops
-
-    logits = net(ops.normalize_image(crop[None]), training=False)["prior"]
-    expected = tf.sigmoid(logits[0, 2 * 6 + 5]).numpy().reshape(1, 4, 6, 1)
-    expected = ops.resize_bilinear(expected, (32, 48), align_corners=False)[0, :, :, 0]
-    np.testing.assert_allclose(probability, expected, atol=1e-5)
-    # A picture smaller than the crop lies on black.
-    crop, probability, pixel = script.prior_of(net, image[:10, :20], 3, 19)
-    assert crop.shape == (32, 48, 3)
-    np.testing.assert_array_equal(crop[:10, :20], image[:10, :20])
-    assert not crop[10:].any()
-    assert pixel == (3, 19)
-    assert probability.shape == (32, 48)
-
-
-def test_attention_of_sanet(image):
-    script = load_script("show_prior")
-    net = sanet_network(3, backbone=tiny_backbone)
-    maps = script.attention_of(net, image)
-    assert list(maps) == ["sa1", "sa2", "sa3", "sa4"]
-    for scores in maps.values():
-        assert scores.shape == (40, 70)
-        assert scores.min() >= 0
-        assert scores.max() == pytest.approx(1)
-    assert script.attention_of(cpnet_network(3, 32, tiny_backbone), image) == {}
-
-
-def test_show_prior_as_a_user_runs_it(image, tmp_path):
+def test_show_attention_as_a_user_runs_it(image, tmp_path):
     net = cpnet_network(3, crop_size=(32, 48), backbone=tiny_backbone)
     (tmp_path / "checkpoints").mkdir()
     net.save(tmp_path / "checkpoints/last.keras")
     Image.fromarray(image).save(tmp_path / "street.png")
     arguments = [f"--run_dir={tmp_path}", f"--image={tmp_path}/street.png"]
     arguments.append(f"--output={tmp_path}/drawn")
-    result = run_script("show_prior", *arguments, "--pixel=40,3")
+    result = run_script("show_attention", *arguments, "--pixel=40,3")
     assert result.returncode == 2
     assert "--pixel=40,3: give ROW,COLUMN inside the picture of 40 x 70" in result.stderr
-    result = run_script("show_prior", *arguments, "--pixel=12,3")
+    result = run_script("show_attention", *arguments, "--pixel=12,3")
     assert result.returncode == 0, result.stderr
     drawn = {path.name: Image.open(path) for path in (tmp_path / "drawn").iterdir()}
-    assert set(drawn) == {"street_12_3_prior.png", "street_12_3_overlay.png"}
-    assert drawn["street_12_3_prior.png"].size == (48, 32)
-    assert np.asarray(drawn["street_12_3_overlay.png"])[12, 3].tolist() == [0, 255, 0]
+    stem = "street_12_3_context_prior"
+    assert set(drawn) == {f"{stem}.png", f"{stem}_overlay.png"}
+    assert drawn[f"{stem}.png"].size == (48, 32)
+    assert np.asarray(drawn[f"{stem}_overlay.png"])[12, 3].tolist() == [0, 255, 0]

@@ -60,3 +60,18 @@ def test_without_truth_there_are_pictures_only(case):
     scores, pictures = make_mask_validation(case, predict_red, 3)()
     assert scores == {}
     assert pictures["masks"].ndim == 3
+
+
+def test_attention_of_the_largest_class_of_each_picture():
+    def attention(image, row, column):
+        assert image[row, column, 0] == {3: 1, 2: 2, 4: 0}[image.shape[1]]
+        maps = {"first": np.zeros(image.shape[:2]), "second": np.ones(image.shape[:2])}
+        return image, maps, (row, column)
+
+    masks = [np.uint8([[1, 1, 2], [0, 1, 255]]), *MASKS[1:]]
+    _, pictures = make_mask_validation(source(masks=masks), predict_red, 3, attention)()
+    assert list(pictures) == ["masks", "attention"]
+    # Two maps below each other; heights are 2, 2, 1.
+    assert pictures["attention"].shape == (4, 3 + 2 + 4 + 3 * 4, 3)
+    _, pictures = make_mask_validation(source(False, masks), predict_red, 1, attention)()
+    assert "attention" in pictures

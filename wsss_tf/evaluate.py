@@ -95,6 +95,7 @@ def _evaluate_run_command():
 
         if flags.FLAGS["background_threshold"].present:
             raise UserError("--background_threshold is for CAMs; this run predicts masks.")
+        options["draw_attention"] = _attention_drawer(run_dir, source)
     else:
         from wsss_tf.evaluation.run_cams import evaluate_run
 
@@ -102,6 +103,22 @@ def _evaluate_run_command():
     metrics = evaluate_run(source, loader(source), run_dir, **options)
     metrics_lib.print_table(metrics)
     print(f"report: {run_dir / 'report.html'}")
+
+
+def _attention_drawer(run_dir, source):
+    """Return what draws the attention maps of the run's network; None if it has none."""
+    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.inference.attention import attention_drawer, find_attention
+
+    if not _REPORT_IMAGES.value:
+        return None
+    if not recipe_lib.network_path(run_dir).is_file():
+        print("no network in this run folder: the report is without attention maps.")
+        return None
+    attention = find_attention(recipe_lib.load_network(run_dir))
+    if attention is None:
+        return None
+    return attention_drawer(attention, source.class_names, source.has_background)
 
 
 def _run_and_source():

@@ -160,6 +160,11 @@ def load_run(run_dir, gin_bindings=()):
     return load([config], gin_bindings)
 
 
+def network_path(run_dir, checkpoint="last"):
+    """Return where the trained network of a run is kept."""
+    return pathlib.Path(run_dir) / "checkpoints" / f"{checkpoint}.keras"
+
+
 def load_network(run_dir, checkpoint="last"):
     """Return the trained network of a run, a functional `keras.Model`.
 
@@ -175,7 +180,7 @@ def load_network(run_dir, checkpoint="last"):
     # Registers the layers, which a saved network names but does not hold.
     import wsss_tf.models  # noqa: F401
 
-    path = pathlib.Path(run_dir) / "checkpoints" / f"{checkpoint}.keras"
+    path = network_path(run_dir, checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
     return keras.saving.load_model(path, compile=False)

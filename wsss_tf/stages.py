@@ -11,6 +11,7 @@ from wsss_tf import run_folder
 from wsss_tf.data import checks, pipeline
 from wsss_tf.data.pseudo_labels import with_pseudo_labels
 from wsss_tf.errors import UserError
+from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.initial_weights import load_initial_weights
@@ -61,7 +62,9 @@ def train(recipe, run_dir):
         val_source = checked_source(recipe, val_source, run_dir)
         if recipe.predicts_masks:
             predictor = make_predictor(recipe, net, scales=(1.0,), flip=False)
-            validate = make_mask_validation(val_source, predictor, recipe.validation_images)
+            validate = make_mask_validation(
+                val_source, predictor, recipe.validation_images, find_attention(net)
+            )
         else:
             validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from wsss_tf.evaluation import plots
 from wsss_tf.evaluation.confusion import Confusion, mean_iou, pixel_accuracy
 from wsss_tf.evaluation.threshold_sweep import Sweep
+from wsss_tf.inference.attention import attention_pictures, chosen_pixels
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
 _PICTURES = 6
@@ -53,7 +54,7 @@ def make_validation(source, net, output, num_images):
     return validate
 
 
-def make_mask_validation(source, predict, num_images):
+def make_mask_validation(source, predict, num_images, attention=None):
     """Return the function that validates a network which predicts masks, after each epoch.
 
     Args:
@@ -61,16 +62,19 @@ def make_mask_validation(source, predict, num_images):
       predict: function of pictures uint8 [1, H, W, 3] to probabilities [1, H, W, K], by the network
         under training.
       num_images: how many images, spread evenly over the split.
+      attention: `inference.attention.PixelAttention` of that network; None if it has none.
 
     Returns:
       Function without arguments, to ({"miou", "pixel_accuracy"}, in 0..1, where there are masks to
-      score against, {"masks": uint8 [H, W, 3] picture of images over predictions over masks}).
+      score against, {"masks": uint8 [H, W, 3] picture of images over predictions over masks}, and
+      with `attention` "attention": the maps, one below the other, for a pixel in the midst of the
+      largest object of each of these images).
     """
     positions = _spread(source, num_images)
 
     def validate():
         confusion = Confusion(len(source.class_names))
-        columns = []
+        columns, attended = [], []
         for i in positions:
             example = source.load(tf.constant(i))
             image = example["image"].numpy()
@@ -82,7 +86,14 @@ def make_mask_validation(source, predict, num_images):
                 shown.append(plots.colour_mask(mask))
             if len(columns) < _PICTURES:
                 columns.append(np.concatenate(shown, axis=0))
+                if attention is not None:
+                    truth = mask if source.has_masks else prediction
+                    [(_, row, column)] = chosen_pixels(truth, 1, source.has_background)
+                    maps = attention_pictures(attention, image, row, column)
+                    attended.append(np.concatenate(list(maps.values()), axis=0))
         pictures = {"masks": _side_by_side(columns)}
+        if attended:
+            pictures["attention"] = _side_by_side(attended)
         if not confusion.matrix.any():
             return {}, pictures
         return {

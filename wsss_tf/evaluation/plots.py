@@ -116,6 +116,22 @@ def overlay(image, cam):
     return np.round((1 - opacity) * grey + opacity * heat).astype(np.uint8)
 
 
+def mark_pixel(picture, row, column, colour=(0, 255, 0), arm=None):
+    """Return a picture with a cross at a pixel.
+
+    Args:
+      picture: uint8 [h, w, 3].
+      row, column: the pixel.
+      colour: of the cross, RGB.
+      arm: its half length in pixels; None for a fortieth of the picture's longer side, at least 3.
+    """
+    marked = picture.copy()
+    arm = max(3, max(picture.shape[:2]) // 40) if arm is None else arm
+    marked[max(0, row - arm) : row + arm + 1, column] = colour
+    marked[row, max(0, column - arm) : column + arm + 1] = colour
+    return marked
+
+
 def colour_mask(mask):
     """Return a mask, uint8 [h, w], in the palette's colours, uint8 [h, w, 3]."""
     return images.palette()[mask]

@@ -24,6 +24,8 @@ class ReportImage:
       mask: uint8 [h, w], ground truth.
       class_ids: int [P], mask values of the classes present; None where masks are predicted.
       cams: [P, h, w] in [0, 1]; None likewise.
+      attention: (caption, uint8 [h, w, 3]) pairs: pictures of what the network takes to belong to
+        the pixel that is marked in them.
     """
 
     image_id: str
@@ -32,6 +34,7 @@ class ReportImage:
     mask: np.ndarray
     class_ids: np.ndarray | None = None
     cams: np.ndarray | None = None
+    attention: tuple = ()
 
 
 def write_report(path, **contents):
@@ -159,8 +162,18 @@ def _card(image, class_names, scores, threshold):
     score = explorer.score_text(scores)
     return (
         f"<article><h3>{html.escape(image.image_id)}<small class='score'>{score}</small></h3>"
-        f"<div class='panels'>{''.join(panels)}</div>{per_class}"
+        f"<div class='panels'>{''.join(panels)}</div>{per_class}{_attention(image.attention)}"
         f"{legend(values, class_names)}</article>\n"
+    )
+
+
+def _attention(pairs):
+    if not pairs:
+        return ""
+    panels = (photo(picture, html.escape(caption), _SMALL) for caption, picture in pairs)
+    return (
+        "<p class='legend'>What goes with the marked pixel</p>"
+        f"<div class='panels'>{''.join(panels)}</div>"
     )
 
 

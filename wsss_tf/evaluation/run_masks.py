@@ -12,13 +12,17 @@ from wsss_tf.evaluation.metrics import mask_metrics
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 
 
-def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_images=24):
+def evaluate_run(
+    source, load, run_dir, *, absent_as_zero=False, num_report_images=24, draw_attention=None
+):
     """Score `predictions/<id>.png` of a run; write the files of `write_results` into it.
 
     Args:
       source: `data.source.Source` with masks; a background class is not needed. Only its attributes
         are used.
       load, run_dir, absent_as_zero, num_report_images: as in `run_cams.evaluate_run`.
+      draw_attention: function of (image, mask) to the `attention` of a `report.ReportImage`; None
+        shows none.
 
     Returns:
       dict: what `metrics.json` holds, see `metrics.mask_metrics`.
@@ -39,6 +43,9 @@ def evaluate_run(source, load, run_dir, *, absent_as_zero=False, num_report_imag
             image=example["image"],
             prediction=images.load_mask(_path(run_dir / "predictions", source, position)),
             mask=example["mask"],
+            attention=()
+            if draw_attention is None
+            else draw_attention(example["image"], example["mask"]),
         )
 
     shown = (report_image(i) for i in spread(positions, num_report_images))

@@ -38,6 +38,8 @@ class ContextPrior(keras.layers.Layer):
         in a graph it costs nothing where nobody asks for it.
       synchronized_batchnorm: batch statistics over all replicas.
 
+    `pixel_attention` makes it one of the layers that `inference.attention` draws.
+
     Call: `layer(value)` with [B, h, w, D], what `Aggregation` gives; returns a tuple of float32
     (intra [B, h, w, D], inter [B, h, w, D], prior [B, N, N]). The last are logits; row i speaks of
     position i, row by row over the map, column j of position j.
@@ -93,6 +95,25 @@ class ContextPrior(keras.layers.Layer):
             intra, inter = self._tiled(flat)
         shape = (batch, *self.size, depth)
         return ops.reshape(intra, shape), ops.reshape(inter, shape), prior
+
+    @property
+    def map_size(self):
+        """The size of maps, (h, w), that `pixel_attention` takes."""
+        return self.size
+
+    def pixel_attention(self, value, row, column):
+        """Return how likely each position is of the class of one, the prior's row, in inference.
+
+        Args:
+          value: [B, h, w, D], the layer's input.
+          row, column: int scalars, the position in the map.
+
+        Returns:
+          float32 [B, h, w] in [0, 1].
+        """
+        x = ops.expand_dims(value[:, row, column], axis=1)
+        row_of_prior = ops.sigmoid(self._logits(x, training=False))
+        return ops.reshape(row_of_prior, (ops.shape(value)[0], *self.size))
 
     def _logits(self, flat, training):
         """Prior logits of positions [B, M, D] as float32 [B, M, N]."""

@@ -48,7 +48,8 @@ class SqueezeAttention(keras.layers.Layer):
       attn_activation: "relu" (ours) or "sigmoid", the last activation of the attention.
       synchronized_batchnorm: batch statistics over all replicas.
 
-    Call: [B, h, w, any] to [B, h, w, D]. `res(x)` and `attn(x)` give the two factors.
+    Call: [B, h, w, any] to [B, h, w, D]. `res(x)` and `attn(x)` give the two factors;
+    `pixel_attention` makes it one of the layers that `inference.attention` draws.
 
         x = SqueezeAttention(512, name="sa4")(features["stage4"])
 
@@ -105,6 +106,28 @@ class SqueezeAttention(keras.layers.Layer):
         low = self.aconv1(squeeze(x, self.window), training=training)
         low = self.aconv2(low, training=training)
         return resize_bilinear(low, ops.shape(x)[1:3], align_corners=False)
+
+    map_size = None  # `pixel_attention` takes maps of any size
+
+    def pixel_attention(self, x, row, column):
+        """Return how alike each position's attention is to that of one position, in inference.
+
+        The attention of a position has D channels; what is drawn is the distance between two such
+        vectors (ours), so that the pixels that the module groups with one stand out.
+
+        Args:
+          x: [B, h, w, any], the layer's input.
+          row, column: int scalars, the position in the map.
+
+        Returns:
+          float32 [B, h, w] in [0, 1]: 1 at the position, 0 where the distance is largest, 1
+          everywhere if the attention is the same everywhere.
+        """
+        attn = ops.cast(self.attn(x, training=False), "float32")
+        away = attn - attn[:, row, column][:, None, None, :]
+        distance = ops.sqrt(ops.sum(ops.square(away), axis=-1))
+        largest = ops.max(distance, axis=(1, 2), keepdims=True)
+        return 1 - distance / ops.where(largest > 0, largest, 1.0)
 
     def call(self, x, training=None):
         """See the class."""
