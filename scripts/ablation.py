@@ -1,6 +1,6 @@
 """What the ablations of mask-predicting networks share: rows of a table, a process for each run.
 
-Not a script of its own: `ablate_cpnet.py` and `ablate_sanet.py` give the rows.
+Not a script of its own: `ablate_cpnet.py`, `ablate_sanet.py` and `ablate_sec.py` give the rows.
 """
 
 import csv
@@ -28,12 +28,14 @@ class Row:
       recipe: gin file that it changes.
       bindings: how.
       paper: (mIoU, pixel accuracy) as the paper states them, percent; None where it does not.
+      inputs: further bindings, such as files, that are not what makes the row another one.
     """
 
     title: str
     recipe: str
     bindings: tuple = ()
     paper: tuple = (None, None)
+    inputs: tuple = ()
 
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the table.")
@@ -46,12 +48,15 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check and list the runs, and do 
 _RUN = flags.DEFINE_string("run", None, "ROW:SEED; one run only (what the script starts).")
 
 
-def run(rows, paper_split):
+def run(rows, paper_split=None, more_rows=None, draw=None):
     """Train and score the rows, those runs that are not finished, and write the table.
 
     Args:
-      rows: {name: `Row`}.
-      paper_split: what the papers' figures are for, for the table's head.
+      rows: {name: `Row`}, to choose from with --rows.
+      paper_split: what the papers' figures are for, for the table's head; None for a table
+        without them.
+      more_rows: {name: `Row`} that are run whatever --rows says.
+      draw: function of ({name: scores of its runs}, split) to the PNG `table.png`; None for none.
 
     Raises:
       UserError: a flag is wrong, or a row's settings are.
@@ -61,6 +66,8 @@ def run(rows, paper_split):
         raise UserError(f"--rows: {sorted(unknown)} unknown; there are {list(rows)}.")
     if not _OUTPUT.value:
         raise UserError("--output is missing.")
+    names = [*names, *(more_rows or {})]
+    rows = {**rows, **(more_rows or {})}
     output = pathlib.Path(_OUTPUT.value)
     if _RUN.value:
         name, seed = _RUN.value.split(":")
@@ -81,11 +88,22 @@ def run(rows, paper_split):
             if not (output / f"{name}_{seed}" / "scores.json").is_file():
                 # A process each: TensorFlow's state and memory start afresh.
                 subprocess.run([sys.executable, *sys.argv, f"--run={name}:{seed}"], check=True)
-    _write_table({name: rows[name] for name in names}, output, paper_split)
+    rows = {name: rows[name] for name in names}
+    scored = {
+        name: [
+            json.loads((output / f"{name}_{seed}" / "scores.json").read_text())
+            for seed in _SEEDS.value
+        ]
+        for name in rows
+    }
+    _write_table(rows, scored, output, paper_split)
+    if draw is not None:
+        with run_folder.atomic_path(output / "table.png") as temporary:
+            temporary.write_bytes(draw(scored, _SPLIT.value))
 
 
 def _load(row, seed):
-    bindings = [*row.bindings, *_GIN_BINDINGS.value, f"Recipe.seed={seed}"]
+    bindings = [*row.inputs, *row.bindings, *_GIN_BINDINGS.value, f"Recipe.seed={seed}"]
     return recipe_lib.load([row.recipe, *_GIN_FILE.value], bindings)
 
 
@@ -118,32 +136,28 @@ def _score(recipe, run_dir):
     return scores
 
 
-def _write_table(rows, output, paper_split):
-    scored = {
-        name: [
-            json.loads((output / f"{name}_{seed}" / "scores.json").read_text())
-            for seed in _SEEDS.value
-        ]
-        for name in rows
-    }
+def _write_table(rows, scored, output, paper_split):
     has_dense = any("dense_logits" in run for runs in scored.values() for run in runs)
     head = ["row", f"mIoU, {_SPLIT.value}", "pixel accuracy"]
     head += ["mIoU of the dense prediction"] if has_dense else []
-    head += ["seeds", "minutes a run", f"paper mIoU ({paper_split})", "paper pixel accuracy"]
+    head += ["seeds", "minutes a run"]
+    if paper_split is not None:
+        head += [f"paper mIoU ({paper_split})", "paper pixel accuracy"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     cells = [["row", "seed", "output", "miou", "pixel_accuracy", "train_seconds"]]
     for name, row in rows.items():
         runs = scored[name]
         text = [
             row.title,
-            _spread(runs, "logits", "miou"),
-            _spread(runs, "logits", "pixel_accuracy"),
+            _percent(runs, "logits", "miou"),
+            _percent(runs, "logits", "pixel_accuracy"),
         ]
         if has_dense:
-            text.append(_spread(runs, "dense_logits", "miou"))
+            text.append(_percent(runs, "dense_logits", "miou"))
         minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
         text += [str(len(runs)), f"{minutes:.1f}"]
-        text += ["–" if value is None else f"{value:.2f}" for value in row.paper]
+        if paper_split is not None:
+            text += ["–" if value is None else f"{value:.2f}" for value in row.paper]
         lines.append("| " + " | ".join(text) + " |")
         for seed, run in zip(_SEEDS.value, runs):
             for kind in ("logits", "dense_logits"):
@@ -157,10 +171,23 @@ def _write_table(rows, output, paper_split):
     print(table, end="")
 
 
-def _spread(runs, output, key):
-    """Return the mean, and for several runs the standard deviation, percent; – for no value."""
+def mean_and_spread(runs, output, key):
+    """Return mean and standard deviation (0 of one run) of a score, percent; None for no value.
+
+    Args:
+      runs: list of what `scores.json` holds, one a seed.
+      output: of the network, "logits" or "dense_logits".
+      key: "miou" or "pixel_accuracy".
+    """
     values = [100 * run[output][key] for run in runs if output in run]
     if not values:
+        return None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _percent(runs, output, key):
+    """Return the mean, and for several runs the standard deviation, as text; – for no value."""
+    found = mean_and_spread(runs, output, key)
+    if found is None:
         return "–"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    return f"{found[0]:.2f}" + (f" ± {found[1]:.2f}" if len(runs) > 1 else "")

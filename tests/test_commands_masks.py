@@ -286,6 +286,11 @@ def test_images_that_were_left_out_need_no_pseudo_label(tmp_path):
     files = [*_tiny_files(), "gin/data/folder.gin"]
     recipe = recipe_lib.load(files, [*bindings, "Recipe.skip_bad_images=True"])
     assert stages._training_source(recipe, tmp_path / "run").ids == ("a", "c")
+    # Where no label is missing, nothing is decoded before images and labels are checked together.
+    images.save_mask(labels / "b.png", np.zeros((8, 8), np.uint8))
+    assert stages._training_source(recipe, tmp_path / "new").ids == ("a", "b", "c")
+    assert not (tmp_path / "new").exists()
+    (labels / "b.png").unlink()
     recipe = recipe_lib.load(files, bindings)
     with pytest.raises(UserError, match="1 of 3 images"):
         stages._training_source(recipe, tmp_path / "run")

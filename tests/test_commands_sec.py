@@ -125,11 +125,11 @@ def test_ablation_says_what_it_would_run(tmp_path):
         "--rows=sec,average",
         "--decays=0.9",
     )
+    average = " ".join(f"sec_step.{x}_decay=1.0" for x in ("present", "absent", "background"))
     assert out.splitlines() == [
-        "sec, seed 3: the recipe as it is",
-        "average, seed 3: sec_step.present_decay=1.0 sec_step.absent_decay=1.0 "
-        "sec_step.background_decay=1.0",
-        "present_0.9, seed 3: sec_step.present_decay=0.9",
+        f"{tmp_path / 'sec_3'}: the recipe's",
+        f"{tmp_path / 'average_3'}: {average}",
+        f"{tmp_path / 'present_0.9_3'}: sec_step.present_decay=0.9",
     ]
     assert not list(tmp_path.iterdir())
 
@@ -139,7 +139,7 @@ def test_ablation_tables_what_has_been_run(tmp_path):
     for name, miou in scores.items():
         run_folder.write_json(
             tmp_path / name / "scores.json",
-            {"miou": miou, "pixel_accuracy": miou + 0.1, "iou": {}, "train_seconds": 90},
+            {"logits": {"miou": miou, "pixel_accuracy": miou + 0.1}, "train_seconds": 90},
         )
     out = script_ok(
         "ablate_sec",
@@ -153,8 +153,9 @@ def test_ablation_tables_what_has_been_run(tmp_path):
     assert "| decay 0.9 for present classes | 25.00 ± 0.00 | 35.00 ± 0.00 | 2 | 1.5 |" in out
     assert (tmp_path / "table.md").read_text() == out
     rows = (tmp_path / "table.csv").read_text().splitlines()
-    assert rows[0] == "row,seed,miou,pixel_accuracy,train_seconds"
-    assert rows[2] == "sec,1,0.6000,0.7000,90"
+    assert rows[0] == "row,seed,output,miou,pixel_accuracy,train_seconds"
+    assert rows[2] == "sec,1,logits,0.6000,0.7000,90"
+    assert "paper" not in out
     assert len(rows) == 5
     assert (tmp_path / "table.png").stat().st_size > 5000
 

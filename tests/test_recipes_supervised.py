@@ -43,6 +43,10 @@ def test_loss_weights_are_the_papers():
     recipe_lib.load(["gin/cpnet_ade20k.gin"])
     assert gin.query_parameter("cpnet_step.aux_weight") == 0.4
     assert gin.query_parameter("cpnet_step.prior_weight") == 1.0
+    recipe_lib.load(["gin/cpnet_cityscapes.gin"])
+    assert gin.query_parameter("cpnet_step.hard_probability") == 0.7
+    assert gin.query_parameter("cpnet_step.hard_share") == 0.0625
+    assert gin.query_parameter("cpnet_step.aux_weight") == 0.4
     recipe_lib.load(["gin/sanet_voc.gin"])
     assert gin.query_parameter("sanet_step.cat_weight") == 0.2
     assert gin.query_parameter("sanet_step.den_weight") == 0.8

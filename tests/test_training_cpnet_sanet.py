@@ -84,6 +84,19 @@ def test_cpnet_terms(batch):
     np.testing.assert_allclose(everywhere["loss_seg"], expected["loss_seg"] * share, rtol=1e-4)
 
 
+def test_cpnet_hard_pixels_are_for_the_segmentation_loss(batch):
+    net = cpnet()
+    plain, step = means(cpnet_step(net), batch), cpnet_step(net, hard_probability=0.2)
+    hard = means(step, batch)
+    for name in ("loss_aux", "loss_prior"):
+        np.testing.assert_allclose(hard[name], plain[name], rtol=1e-4)
+    logits = net(batch["image"], training=True)["logits"]
+    sums = softmax_cross_entropy(logits, batch["mask"], hard_probability=0.2)
+    assert 0 < np.sum(sums[1]) < (batch["mask"] != 255).sum()
+    np.testing.assert_allclose(hard["loss_seg"], np.sum(sums[0]) / np.sum(sums[1]), rtol=1e-4)
+    assert hard["loss_seg"] > plain["loss_seg"]
+
+
 def test_cpnet_variants(batch):
     def terms(net, **options):
         return list(cpnet_step(net, **options).loss_terms(batch))
@@ -152,6 +165,8 @@ def test_overfits_four_images(batch, network, step, names):
 
 @each_method
 def test_two_replicas_equal_one(batch, network, step, names):
+    # CPNet's with hard pixels, of which the replicas have different numbers.
+    options = {"hard_probability": 0.4, "hard_share": 0.25} if step is cpnet_step else {}
     batch = {name: array[[3, 0, 1, 2]] for name, array in batch.items()}
     runs = []
     for strategy in (
@@ -160,7 +175,7 @@ def test_two_replicas_equal_one(batch, network, step, names):
     ):
         with strategy.scope():
             keras.utils.set_random_seed(0)
-            trained = step(network())
+            trained = step(network(), **options)
             trained.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
         data = tf.data.Dataset.from_tensor_slices(batch).batch(4, drop_remainder=True).repeat()
         history = trained.fit(data, epochs=2, steps_per_epoch=1, verbose=0).history

@@ -9,7 +9,7 @@ import tensorflow as tf
 from wsss_tf import recipe as recipe_lib
 from wsss_tf import run_folder
 from wsss_tf.data import checks, pipeline
-from wsss_tf.data.pseudo_labels import with_pseudo_labels
+from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.segment import multi_scale_predictor
@@ -112,7 +112,9 @@ def _training_source(recipe, run_dir):
             )
         return source.without_masks()
     if recipe.pseudo_labels is not None:
-        if recipe.skip_bad_images:  # those have no pseudo label either
+        # Bad images have no pseudo label either; where each has one, images and labels are checked
+        # together, once.
+        if recipe.skip_bad_images and missing_pseudo_labels(source, recipe.pseudo_labels):
             source = checked_source(recipe, source.without_masks(), run_dir)
         return with_pseudo_labels(source, recipe.pseudo_labels)
     if not source.has_masks:

@@ -36,11 +36,8 @@ def with_pseudo_labels(source, folder):
         hold a value that is no class are found by `data.checks`.
     """
     folder = pathlib.Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"pseudo labels {folder}: no such folder.")
-    paths = tuple(str(folder / f"{image_id}.png") for image_id in source.ids)
-    missing = [path for path in paths if not pathlib.Path(path).is_file()]
-    if missing:
+    paths = _paths(source, folder)
+    if missing := missing_pseudo_labels(source, folder):
         raise UserError(
             f"{len(missing)} of {len(paths)} images of split {source.split!r} of {source.name} "
             f"have no pseudo label, the first is {missing[0]}; first run: "
@@ -53,3 +50,19 @@ def with_pseudo_labels(source, folder):
         return {**read_image(index), "mask": images.decode_mask(contents)}
 
     return dataclasses.replace(source, read=read, has_masks=True, mask_paths=paths)
+
+
+def missing_pseudo_labels(source, folder):
+    """Return the paths of the pseudo labels that `with_pseudo_labels` would miss.
+
+    Raises:
+      UserError: no such folder.
+    """
+    if not pathlib.Path(folder).expanduser().is_dir():
+        raise UserError(f"pseudo labels {folder}: no such folder.")
+    return [path for path in _paths(source, folder) if not pathlib.Path(path).is_file()]
+
+
+def _paths(source, folder):
+    folder = pathlib.Path(folder).expanduser()
+    return tuple(str(folder / f"{image_id}.png") for image_id in source.ids)

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from wsss_tf.backbones.resnet38 import resnet38, scale_channels
+from wsss_tf.models.side_branch import side_branch
 
 # Layers of the head, which are trained from random values at ten times the backbone's rate.
 NEW_LAYERS = ("f8_3", "f8_4", "f8_5", "f9")
@@ -20,18 +21,14 @@ def affinity_head(features, filters=(64, 128, 256)):
       float32 [B, h, w, sum(filters)], for `ops.pairwise_affinity`. Gradient flows into all three.
     """
 
-    def conv(x, count, name, initializer):
-        x = layers.Conv2D(count, 1, use_bias=False, kernel_initializer=initializer, name=name)(x)
-        return layers.ELU(name=f"{name}_elu")(x)
-
     sides = [
-        conv(features[source], count, name, "he_normal")
+        side_branch(features[source], count, name, "elu")
         for source, count, name in zip(("conv4", "conv5", "conv6"), filters, NEW_LAYERS)
     ]
     joint = layers.Concatenate(name="affinity_features")(sides)
     # Xavier uniform with gain 4.
     xavier = keras.initializers.VarianceScaling(16, "fan_avg", "uniform")
-    embedding = conv(joint, sum(filters), "f9", xavier)
+    embedding = side_branch(joint, sum(filters), "f9", "elu", xavier)
     return layers.Activation("linear", dtype="float32", name="features")(embedding)
 
 

@@ -8,6 +8,7 @@ from wsss_tf.layers.normalize_cam import NormalizeCam
 from wsss_tf.layers.pcm import Pcm
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.layers.stop_gradient import StopGradient
+from wsss_tf.models.side_branch import side_branch
 
 # Layers of the head, which are trained from random values at ten times the backbone's rate.
 NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
@@ -30,17 +31,13 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
       "cam" and "cam_rv" [B, H, W, K], the same two at image size.
     """
 
-    def conv(count, name, initializer):
-        return layers.Conv2D(count, 1, use_bias=False, kernel_initializer=initializer, name=name)
-
     dropped = layers.SpatialDropout2D(dropout, name="dropout7")(features["conv6"])
-    scores = conv(num_classes + 1, "fc8", "glorot_uniform")(dropped)
+    scores = layers.Conv2D(num_classes + 1, 1, use_bias=False, name="fc8")(dropped)
     scores = layers.Activation("linear", dtype="float32", name="cam_low")(scores)
 
     def side(name, source, count):
         x = StopGradient(name=f"{source}_constant")(features[source])
-        x = conv(count, name, "he_normal")(x)
-        return layers.ReLU(name=f"{name}_relu")(x)
+        return side_branch(x, count, name, "relu")
 
     low_image = ResizeLike(name="image_low")([image, features["conv6"]])
     sides = [low_image, side("f8_3", "conv4", filters[0]), side("f8_4", "conv5", filters[1])]

@@ -30,6 +30,8 @@ def cpnet_step(
     prior_weight=1.0,
     over_all_pixels=False,
     masked_affinity=False,
+    hard_probability=None,
+    hard_share=1 / 16,
 ):
     """Return the training step for CPNet and its variants.
 
@@ -42,12 +44,16 @@ def cpnet_step(
         instead of those that are not ignored.
       masked_affinity: leave ignored pixels out of the affinity loss, as `masked` in
         `losses.cpnet.affinity_terms`. False is the official code.
+      hard_probability: the segmentation loss (not the auxiliary one) counts only pixels whose true
+        class has at most this probability, as `losses.segmentation.hard_pixels`; None counts all.
+      hard_share: and at least this share of an image's pixels, the hardest ones.
 
     Returns:
       `SupervisedStep` with the terms "loss_seg", "loss_aux" and "loss_prior".
 
     Raises:
-      ValueError: a term's output is not there.
+      ValueError: a term's output is not there; both `over_all_pixels` and `hard_probability` (when
+        the loss is computed).
 
     Source: CPNet (Yu et al., CVPR 2020), equation 6: weights 1, 0.4 and 1.
     """
@@ -65,5 +71,7 @@ def cpnet_step(
         masked_affinity,
         aux_weight=aux_weight,
         over_all_pixels=over_all_pixels,
+        hard_probability=hard_probability,
+        hard_share=hard_share,
         name="cpnet_step",
     )

@@ -18,7 +18,16 @@ class SupervisedStep(TrainingStep):
 
     extra_term_names = ()
 
-    def __init__(self, net, aux_weight=None, over_all_pixels=False, align_corners=False, **kwargs):
+    def __init__(
+        self,
+        net,
+        aux_weight=None,
+        over_all_pixels=False,
+        align_corners=False,
+        hard_probability=None,
+        hard_share=1 / 16,
+        **kwargs,
+    ):
         wanted = ["logits"] if aux_weight is None else ["logits", "aux_logits"]
         if missing := set(wanted) - set(net.output):
             raise ValueError(f"the network has no {sorted(missing)}, only {sorted(net.output)}.")
@@ -31,11 +40,12 @@ class SupervisedStep(TrainingStep):
         self.aux_weight = aux_weight
         self.over_all_pixels = over_all_pixels
         self.align_corners = align_corners
+        self.hard = {"hard_probability": hard_probability, "hard_share": hard_share}
 
     def loss_terms(self, batch):
         """Return the weighted terms of a batch of "image" [B, H, W, 3] and "mask" [B, H, W]."""
         outputs = self.net(batch["image"], training=True)
-        terms = {"loss_seg": self.cross_entropy(outputs["logits"], batch["mask"])}
+        terms = {"loss_seg": self.cross_entropy(outputs["logits"], batch["mask"], **self.hard)}
         if self.aux_weight is not None:
             auxiliary = self.cross_entropy(outputs["aux_logits"], batch["mask"])
             terms["loss_aux"] = self.aux_weight * auxiliary
@@ -50,16 +60,17 @@ class SupervisedStep(TrainingStep):
         """
         return {}
 
-    def cross_entropy(self, logits, mask):
+    def cross_entropy(self, logits, mask, **hard):
         """Return [B], whose mean over the global batch is the mean over its pixels.
 
         Args:
           logits: [B, h, w, K]; resized to the mask's size if they have another.
           mask: uint8 [B, H, W].
+          **hard: `hard_probability` and `hard_share` of `losses.segmentation`; none counts all.
         """
         if logits.shape[1:3] != mask.shape[1:3]:
             logits = resize_bilinear(logits, tf.shape(mask)[1:3], self.align_corners)
-        return global_mean(*softmax_cross_entropy(logits, mask, self.over_all_pixels))
+        return global_mean(*softmax_cross_entropy(logits, mask, self.over_all_pixels, **hard))
 
 
 def supervised_step(network, aux_weight=None, over_all_pixels=False, align_corners=False):
