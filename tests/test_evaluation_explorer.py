@@ -223,6 +223,39 @@ def test_moved_slider_relabels_scores_and_sorts(browse, cam_page):
     assert points.index(f"{x},{y}") == 40
 
 
+_HAND = """
+<script>
+const images = document.getElementById("images");
+new MutationObserver((_, observer) => {
+  observer.disconnect();
+  const move = (id, value, ...events) => {
+    const control = document.getElementById(id);
+    control.focus();
+    control.value = value;
+    for (const event of events) control.dispatchEvent(new Event(event));
+    return document.activeElement === control;
+  };
+  const kept = [
+    move("threshold", 40, "input", "change"), move("class", "cat", "change"),
+    move("order", "best", "change"),
+  ];
+  document.title = location.hash + " " + kept;
+}).observe(images, { attributes: true, attributeFilter: ["data-ready"] });
+</script>
+"""
+
+
+def test_controls_moved_by_hand_change_page_and_address(browse, cam_page, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(cam_page[0].read_text().replace("</body>", _HAND + "</body>"))
+    dom = browse(path, "overlay=1")
+    title = html.unescape(re.search("<title>(.*?)</title>", dom)[1])
+    assert title == "#threshold=0.4&class=cat&order=best&overlay=1 true,true,true"
+    shown = [name for name, _, is_shown in cards(dom) if is_shown]
+    assert shown == worst_first(0.4, class_id=1)[::-1]
+    assert text_of(dom, "threshold-value") == "0.4"
+
+
 def test_filter_by_class(browse, cam_page):
     dom = browse(cam_page[0], "class=%3Cdog%3E+%26+co&order=worst&threshold=0.1&overlay=1")
     shown = [card for card in cards(dom) if card[2]]
