@@ -8,7 +8,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from wsss_tf import images
 from wsss_tf.evaluation.confusion import Confusion, class_iou
 from wsss_tf.evaluation.explorer import image_scores, score_text, slider_thresholds
 from wsss_tf.evaluation.metrics import cam_metrics, mask_metrics
@@ -165,19 +167,25 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
-    """Return a function of (page, fragment) to the DOM that headless Chromium ends with."""
+    """Return a function of (page, fragment) to the DOM that headless Chromium ends with.
+
+    With `screenshot=FILE` it writes what it shows instead.
+    """
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
         pytest.skip("skipped: no Chromium")
     profile = tmp_path_factory.mktemp("profile")
 
-    def run(path, fragment=""):
+    def run(path, fragment="", screenshot=None):
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
         # Time runs as fast as there is nothing to wait for, until all is drawn.
-        flags += ["--virtual-time-budget=20000", "--dump-dom"]
+        flags += ["--virtual-time-budget=20000", "--hide-scrollbars"]
+        # As large as the page, so that all of it is painted.
+        flags += [f"--screenshot={screenshot}" if screenshot else "--dump-dom"]
+        flags += ["--window-size=1200,2400"]
         url = path.as_uri() + (f"#{fragment}" if fragment else "")
         result = subprocess.run([program, *flags, url], capture_output=True, text=True, timeout=120)
-        assert 'data-ready="true"' in result.stdout, result.stderr
+        assert screenshot or 'data-ready="true"' in result.stdout, result.stderr
         return result.stdout
 
     return run
@@ -221,6 +229,17 @@ def test_moved_slider_relabels_scores_and_sorts(browse, cam_page):
     points = re.search(r'points="([^"]*)"', dom)[1].split()
     x, y = re.search(r'id="point" r="5" cx="([^"]*)" cy="([^"]*)"', dom).groups()
     assert points.index(f"{x},{y}") == 40
+
+
+def test_pseudo_labels_are_painted(browse, cam_page, tmp_path):
+    seen = {}
+    for threshold in (0, 0.59):
+        file = tmp_path / f"{threshold}.png"
+        browse(cam_page[0], f"threshold={threshold}", screenshot=file)
+        picture = np.asarray(Image.open(file).convert("RGB"))
+        seen[threshold] = (picture == images.palette()[1]).all(-1).sum()
+    # A threshold of 0 labels all of three images, 0.59 next to nothing; the rest is ground truth.
+    assert seen[0] > 1.5 * seen[0.59] > 500
 
 
 _HAND = """

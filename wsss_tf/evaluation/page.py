@@ -103,7 +103,8 @@ def _encoded(picture, kind, **options):
 
 def grey_png(pixels):
     """Return uint8 [h, w] as the URI of a grey PNG that holds these very values."""
-    return _encoded(Image.fromarray(pixels), "png", optimize=True)
+    # A tenth of the time that the smallest file takes, for a twentieth more bytes.
+    return _encoded(Image.fromarray(pixels), "png", compress_level=6)
 
 
 def data_uri(data, kind):

@@ -29,8 +29,9 @@
     async decode() {
       const { ids, width, height, png } = this.maps;
       const picture = new Image();
-      picture.src = png;
-      await picture.decode();
+      await new Promise((resolve, reject) => {
+        Object.assign(picture, { onload: resolve, onerror: reject, src: png });
+      });
       const canvas = document.createElement("canvas");
       canvas.width = width;
       canvas.height = picture.height;
