@@ -41,8 +41,10 @@ def _stop(message, status=2):
     sys.exit(status)
 
 
-def run(main):
+def run(main, takes_rest=False):
     """Run `main()` with absl flags parsed, as a command.
+
+    With `takes_rest`, `main` is given what is no flag, or comes after "--": a list of strings.
 
     A `UserError` or a wrong flag prints one line on standard error and exits with status 2, a
     `LostWorker` with 75; any other exception is a bug and keeps its traceback.
@@ -50,10 +52,10 @@ def run(main):
 
     def guarded(argv):
         _end_with_parent()
-        if len(argv) > 1:
+        if len(argv) > 1 and not takes_rest:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:
-            main()
+            main(argv[1:]) if takes_rest else main()
         except UserError as error:
             _stop(str(error))
         except LostWorker as error:
