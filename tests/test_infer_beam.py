@@ -9,11 +9,14 @@ from as_user import ROOT, ok, run, user_error
 from PIL import Image
 
 from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
 
 pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 
-SIZES = ((24, 31), (33, 20), (17, 40))
+from wsss_tf.inference import beam_labels
+
+SIZES = ((12, 17), (19, 10), (9, 21))
 COUNT, BAD = 500, 10
 
 
@@ -54,12 +57,12 @@ def folder(tmp_path_factory):
 def arguments(folder):
     return (
         f"--run_dir={folder / 'run'}",
-        "--scales=0.75,1",
+        "--scales=1",
         "--label_threshold=0",
         "--crf",
         "--random_walk",
         f"--affinity_run={folder / 'affinity'}",
-        "--walk_steps=8",
+        "--walk_steps=4",
     )
 
 
@@ -87,6 +90,7 @@ def test_500_pictures_of_which_ten_are_bad(folder):
     assert {one["id"] for one in bad} == {
         f"sub/p{i:03}" if i % 7 == 0 else f"p{i:03}" for i in range(3, COUNT, 50)
     }
+    assert {one["error"] for one in bad} >= {"InvalidArgumentError: Input is empty."}
     assert all(one["error"] and one["path"].startswith(str(folder / "all")) for one in bad)
 
     archives = sorted(scaled.glob("labels-*.tar"))
@@ -107,8 +111,13 @@ def test_500_pictures_of_which_ten_are_bad(folder):
     different = [name for name, data in found["plain"].items() if found["unpacked"][name] != data]
     assert not different
 
-    user_error(run(*job), "an earlier job wrote here", "--overwrite")
-    user_error(run(*job, "--overwrite", "--", "--direct_num_worker=2"), "--direct_num_worker")
+    options = beam_labels.LabelOptions(num_classes=2)
+    again = (None, options, [("a", "a.png", None)], str(scaled), "DirectRunner")
+    with pytest.raises(UserError, match=r"an earlier job wrote here.*--overwrite"):
+        beam_labels.run(*again)
+    with pytest.raises(UserError, match="--direct_num_worker: Beam knows no such option"):
+        beam_labels.run(*again, ["--direct_num_worker=2"], overwrite=True)
+    assert len(list(scaled.glob("labels-*.tar"))) == 3  # refused before anything is removed
 
 
 def test_mistakes_end_in_one_line(folder, tmp_path):

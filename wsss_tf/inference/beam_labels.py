@@ -76,10 +76,18 @@ class Labeller:
     """
 
     def __init__(self, compute, affinity, options):
+        import tensorflow as tf
+
+        from wsss_tf import images
+
         self.compute = compute
         self.affinity = affinity
         self.options = options
         self.is_counted = False
+        # A graph: by single operations decoding takes longer than all the rest.
+        self._decode = tf.function(
+            images.decode_image, input_signature=[tf.TensorSpec([], tf.string)]
+        )
 
     def files(self, image_id, contents, class_ids, timer):
         """Return what the plain command writes for one picture, {path: bytes}.
@@ -93,14 +101,11 @@ class Labeller:
         Raises:
           tf.errors.OpError: it is no picture.
         """
-        import tensorflow as tf
-
-        from wsss_tf import images
         from wsss_tf.inference import cam_crf, label
 
         options = self.options
         with timer("read"):
-            image = images.decode_image(tf.constant(contents)).numpy()
+            image = self._decode(contents).numpy()
         with tempfile.TemporaryDirectory() as folder:
             output = pathlib.Path(folder)
             cam_output = output / options.cam_folder
@@ -388,4 +393,6 @@ def _write_text(path, lines):
 
 
 def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    """Return what an error says, of TensorFlow's without stack and names of nodes."""
+    lines = str(error).split("[[{{node")[0].strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()}"
