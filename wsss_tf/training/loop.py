@@ -51,7 +51,7 @@ def fit(
     )
     if first_step >= total_steps:
         return first_step
-    callbacks = [StopOnNonFinite()]
+    callbacks, profile = [StopOnNonFinite()], None
     writer = tf.summary.create_noop_writer()
     if hosts.is_chief(strategy):
         tensorboard = run_dir / "tensorboard"
@@ -59,7 +59,8 @@ def fit(
         note = None if after_first_step is None else lambda: after_first_step(writer)
         callbacks.append(EndOfEpoch(checkpoints, validate, writer, note))
         if profile_steps is not None:
-            callbacks.insert(0, ProfileSteps(tensorboard, *profile_steps))
+            profile = ProfileSteps(tensorboard, *profile_steps)
+            callbacks.insert(0, profile)
     options = {
         "shuffle": False,
         # One line an epoch where nobody watches a progress bar.
@@ -91,5 +92,7 @@ def fit(
                 steps_per_epoch=rest,
                 **options,
             )
+    if profile is not None:
+        profile.close()
     writer.close()
     return first_step

@@ -42,13 +42,13 @@ class ProfileSteps(keras.callbacks.Callback):
         self._mark.__exit__(None, None, None)
         self._mark = None
         if int(self.model.optimizer.iterations.numpy()) >= self.last:
-            self._stop()
+            self.close()
 
-    def on_train_end(self, logs=None):
-        """End a recording whose last step the run does not reach."""
-        self._stop()
+    def close(self):
+        """End a recording whose last step the run does not reach.
 
-    def _stop(self):
+        Not at the end of `fit`, which may be called twice for a run.
+        """
         if self._is_on:
             tf.profiler.experimental.stop()
             self._is_on = False
