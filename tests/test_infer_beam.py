@@ -1,5 +1,7 @@
 """Pseudo labels on Apache Beam: the plain command's files, whatever is the matter with some."""
 
+import contextlib
+import io
 import json
 import tarfile
 
@@ -125,3 +127,27 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(run(*job, f"--input={folder / 'all'}"), "--output")
     nothing = f"--input={folder / 'run'}/**"
     user_error(run(*job, nothing, f"--output={tmp_path / 'out'}"), "no image", "matches")
+
+
+def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
+    from wsss_tf.data.folder import folder_source
+    from wsss_tf.infer_stages import scale_out
+
+    rows = ["image,labels", *(f"{name},dog" for name in ("a", "b"))]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes((folder / "good/p001.jpg").read_bytes())
+    (tmp_path / "image_labels.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "class_names.txt").write_text("background\ncat\ndog\n")
+    pictures = scale_out.pictures(folder_source(root=tmp_path), None)
+    assert pictures == [(name, str(tmp_path / f"{name}.jpg"), [2]) for name in ("a", "b")]
+
+    maps = {"method": "gradcam", "cam_output": "cam_rv", "scales": (1.0,), "flip": False}
+    compute, affinity = scale_out.load(folder / "run", "last", maps, None)
+    options = beam_labels.LabelOptions(num_classes=2)
+    files = beam_labels.Labeller(compute, affinity, options).files(
+        "x/a", (tmp_path / "a.jpg").read_bytes(), [2], lambda stage: contextlib.nullcontext()
+    )
+    assert sorted(files) == ["cams/x/a.npz", "pseudo_labels/x/a.png"]
+    with np.load(io.BytesIO(files["cams/x/a.npz"])) as arrays:
+        assert arrays["class_ids"].tolist() == [2]
+        assert arrays["cams"].shape == (1, 19, 10)
