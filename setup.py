@@ -42,7 +42,10 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "beam": ["apache-beam>=2.65,<3"],
+        # Beam wants protobuf below 7 and Pillow below 13; up to 2.68 a protobuf that is too old for
+        # TensorFlow 2.21.
+        "beam": ["apache-beam>=2.77,<3"],
+        "profile": ["xprof>=2.24,<3"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         # dill and importlib_resources are what tensorflow-datasets' builder test case needs.
         "test": [
@@ -51,6 +54,7 @@ setup(
             "ruff==0.17.6",
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
+            "apache-beam>=2.77,<3",
         ],
     },
 )

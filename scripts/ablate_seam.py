@@ -261,8 +261,8 @@ def score(net, source, evaluation, scales):
         example = source.load(tf.constant(i))
         image, mask = example["image"].numpy(), example["mask"].numpy()
         present = np.flatnonzero(source.labels[i])
-        arguments = (source.labels[i][None],) if method in METHODS else ()
-        cams = compute(image[None], *arguments)["cams"].numpy()[0].transpose(2, 0, 1)[present]
+        outputs = compute(image[None], source.labels[i][None])
+        cams = outputs["cams"].numpy()[0].transpose(2, 0, 1)[present]
         if with_crf:
             for power, confusion in confusions.items():
                 confusion.update(mask, crf_label(present + 1, cams, image, power))

@@ -234,6 +234,7 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
     [
         (["--gin_file=gin/nope.gin", "--run_dir=r"], ["gin/nope.gin"]),
         (["--gin_file=gin/seam.gin"], ["--run_dir"]),
+        ([*TINY, "--run_dir=r", "--profile_steps=5,2"], ["--profile_steps=5,2"]),
         ([*TINY, "--run_dir=r", "--gin_bindings=seam_step.rescal=1"], ["rescal"]),
         ([*TINY, "--run_dir=r", "--no_such_flag"], ["no_such_flag"]),
         ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.batch_size=40"], ["40", "12 examples"]),
@@ -248,7 +249,7 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
             ["batch_size = 4", "3 replicas"],
         ),
     ],
-    ids=["file", "run_dir", "binding", "flag", "batch", "split", "weights", "replicas"],
+    ids=["file", "run_dir", "profile", "binding", "flag", "batch", "split", "weights", "replicas"],
 )
 def test_train_refuses(arguments, words, tmp_path):
     user_error(run("train", *arguments, cwd=tmp_path), *words)

@@ -31,8 +31,8 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "convert", "evaluate", "export", "infer", "pipeline", "pipelines", "recipe",
-    "stages", "train", "validation",
+    "command", "convert", "evaluate", "export", "infer", "infer_stages", "pipeline", "pipelines",
+    "recipe", "stages", "train", "validation",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import app, flags, logging
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import LostWorker, UserError
 
 # Names an inherited file descriptor, the reading end of a pipe whose other end a pipeline holds.
 PARENT_PIPE = "WSSS_TF_PARENT_PIPE"
@@ -30,28 +30,36 @@ def _end_with_parent():
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _stop(message):
+# "Temporary failure; try again" of sysexits.h.
+LOST_WORKER_STATUS = 75
+
+
+def _stop(message, status=2):
     # gin adds to an exception which configurable raised it; the user did not call that.
     message = message.split("\n  In call to configurable")[0]
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
-def run(main):
+def run(main, takes_rest=False):
     """Run `main()` with absl flags parsed, as a command.
 
-    A `UserError` or a wrong flag prints one line on standard error and exits with status 2; any
-    other exception is a bug and keeps its traceback.
+    With `takes_rest`, `main` is given what is no flag, or comes after "--": a list of strings.
+
+    A `UserError` or a wrong flag prints one line on standard error and exits with status 2, a
+    `LostWorker` with 75; any other exception is a bug and keeps its traceback.
     """
 
     def guarded(argv):
         _end_with_parent()
-        if len(argv) > 1:
+        if len(argv) > 1 and not takes_rest:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:
-            main()
+            main(argv[1:]) if takes_rest else main()
         except UserError as error:
             _stop(str(error))
+        except LostWorker as error:
+            _stop(str(error), LOST_WORKER_STATUS)
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user rather than of the program."""
+"""Errors that end a command in one line, and with a status of their own."""
 
 
 class UserError(Exception):
@@ -6,4 +6,12 @@ class UserError(Exception):
 
     The message is one line: what is wrong, the offending value, and what to do. The commands print
     it without a traceback and exit with status 2; a notebook sees an ordinary exception.
+    """
+
+
+class LostWorker(Exception):
+    """Another process of a training over several hosts has gone; started again, all go on.
+
+    The commands print the message without a traceback and exit with status 75, by which a
+    supervisor knows to start the same command again.
     """

@@ -14,17 +14,19 @@ from wsss_tf.errors import UserError
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.training.devices import make_strategy
+from wsss_tf.training.hosts import is_chief
 from wsss_tf.training.initial_weights import load_initial_weights
 from wsss_tf.training.loop import fit
 from wsss_tf.validation import make_mask_validation, make_validation
 
 
-def train(recipe, run_dir):
+def train(recipe, run_dir, profile_steps=None):
     """Train a recipe in a run folder, resuming if it holds a checkpoint.
 
     Args:
       recipe: `recipe.Recipe`.
-      run_dir: `pathlib.Path`.
+      run_dir: `pathlib.Path`; over several hosts on a file system that all of them share.
+      profile_steps: (first, last) step to record for TensorBoard's profile page; None for none.
 
     Raises:
       UserError: whatever the user can put right; see the modules called.
@@ -33,6 +35,7 @@ def train(recipe, run_dir):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
+    # Before any operation: one over several hosts must be the first to use TensorFlow.
     strategy = make_strategy(recipe.devices, recipe.batch_size)
 
     source = _training_source(recipe, run_dir)
@@ -68,9 +71,12 @@ def train(recipe, run_dir):
         else:
             validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
 
-    def batches(first_step):
+    if profile_steps is not None and profile_steps[0] > total_steps:
+        raise UserError(f"--profile_steps begins with {profile_steps[0]}; there are {total_steps}.")
+
+    def batches(first_step, input_context=None):
         return pipeline.training_batches(
-            source, augmentation, recipe.batch_size, recipe.seed, first_step
+            source, augmentation, recipe.batch_size, recipe.seed, first_step, input_context
         )
 
     def after_first_step(writer):
@@ -78,13 +84,16 @@ def train(recipe, run_dir):
         with writer.as_default(0):
             tf.summary.text("config.gin", "\n".join("    " + x for x in config.splitlines()))
 
-    run_folder.write_text(run_dir / "class_names.txt", "\n".join(source.class_names) + "\n")
+    if is_chief(strategy):
+        run_folder.write_text(run_dir / "class_names.txt", "\n".join(source.class_names) + "\n")
     print(
         f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes, "
         f"{_supervision(recipe)}; {total_steps} steps of {recipe.batch_size}, {steps} an epoch; "
         f"{strategy.num_replicas_in_sync} replica(s)."
     )
-    first_step = fit(step, batches, steps, total_steps, run_dir, validate, after_first_step)
+    first_step = fit(
+        step, batches, steps, total_steps, run_dir, validate, after_first_step, profile_steps
+    )
     if first_step >= total_steps:
         print(f"already trained for {first_step} steps; nothing to do.")
     elif first_step:

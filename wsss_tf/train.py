@@ -4,6 +4,9 @@
 
 Later --gin_file override earlier ones, and --gin_bindings override them all. The same command
 again resumes from the last checkpoint.
+
+Over several hosts: the same command on each, with TF_CONFIG set. It ends with status 75 where
+another host has gone; started again everywhere, it goes on.
 """
 
 import pathlib
@@ -18,18 +21,37 @@ _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Single settings, such as 'Recipe.batch_size=4'."
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; made if it is not there.")
+_PROFILE_STEPS = flags.DEFINE_list(
+    "profile_steps", None, "A,B: record steps A to B for TensorBoard's profile page."
+)
 
 
 def main():
     """Run the command."""
     if not _RUN_DIR.value:
         raise UserError("--run_dir is missing: the folder that the run is to be kept in.")
+    profile_steps = _parse_profile_steps(_PROFILE_STEPS.value)
     # Here, so that --help and a misspelt flag answer at once.
     from wsss_tf import recipe as recipe_lib
     from wsss_tf.stages import train
 
     recipe = recipe_lib.load(_GIN_FILE.value, _GIN_BINDINGS.value)
-    train(recipe, pathlib.Path(_RUN_DIR.value))
+    train(recipe, pathlib.Path(_RUN_DIR.value), profile_steps)
+
+
+def _parse_profile_steps(texts):
+    """Return (first, last) of --profile_steps, None where it is not given."""
+    if texts is None:
+        return None
+    try:
+        first, last = map(int, texts)
+    except ValueError:
+        first, last = 0, 0
+    if not 1 <= first <= last:
+        raise UserError(
+            f"--profile_steps={','.join(texts)}: give the first step and the last, such as 10,15."
+        )
+    return first, last
 
 
 if __name__ == "__main__":

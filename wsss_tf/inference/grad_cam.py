@@ -67,12 +67,10 @@ class GradCam(tf.Module):
 
     Call: `module(pictures uint8 [B, H, W, 3], labels [B, C])` returns {"cams": float32
     [B, H, W, C] in [0, 1], zero for a class that no picture of the batch has, "probabilities":
-    float32 [B, C]}.
+    float32 [B, C]}. Without labels every class is asked for.
 
     Memory: the gradient of one class, [2 B, h, w, D] with flip.
     """
-
-    needs_labels = True
 
     def __init__(self, net, method="gradcam", scales=SCALES, flip=True):
         super().__init__()
@@ -84,14 +82,19 @@ class GradCam(tf.Module):
         self.scales = tuple(scales)
         self.flip = flip
 
+    def __call__(self, pictures, labels=None):
+        """See the class."""
+        if labels is None:
+            labels = tf.ones([tf.shape(pictures)[0], self.num_classes])
+        return self._compute(pictures, labels)
+
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, None, None, 3], tf.uint8),
             tf.TensorSpec([None, None], tf.float32),
         ]
     )
-    def __call__(self, pictures, labels):
-        """See the class."""
+    def _compute(self, pictures, labels):
         asked = tf.reduce_any(labels > 0, axis=0)
         # A loop over no class has no shape, so there is always one; it is taken out at the end.
         first = tf.range(self.num_classes) == 0

@@ -45,20 +45,42 @@ def label_source(
     kept = len(source) - len(todo)
     with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
         for batch in batches_of_equal_size(source, todo, batch_size):
-            outputs = _run(compute, source, batch, labelled)
-            cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
-            for row, (position, _) in enumerate(batch):
-                present = source.labels[position] > 0
-                if not labelled:
-                    present = probabilities[row] > label_threshold
-                classes = np.flatnonzero(present)
-                maps = cams[row].transpose(2, 0, 1)[classes].astype(np.float16)
-                image_id = source.ids[position]
-                run_folder.save_cams(cam_folder, image_id, classes + 1, maps)
-                pseudo_label = label_pixels(classes + 1, maps, background_threshold)
-                images.save_mask(label_folder / f"{image_id}.png", pseudo_label)
+            pictures = np.stack([image for _, image in batch])
+            labels = source.labels[[position for position, _ in batch]] if labelled else None
+            for (position, _), classes, maps in zip(
+                batch, *present_maps(compute, pictures, labels, label_threshold)
+            ):
+                write_labels(output, source.ids[position], classes, maps, background_threshold)
             bar.update(len(batch))
     return len(todo), kept
+
+
+def present_maps(compute, pictures, labels, label_threshold):
+    """Return which classes pictures of equal size show, and where.
+
+    Args:
+      compute: as in `label_source`.
+      pictures: uint8 [B, h, w, 3].
+      labels: float32 [B, C], multi-hot; None takes the classes whose probability exceeds
+        `label_threshold`.
+      label_threshold: in [0, 1].
+
+    Returns:
+      (list of int [P], mask values, list of float16 [P, h, w] in [0, 1]), one each a picture.
+    """
+    outputs = compute(pictures, labels)
+    cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
+    present = probabilities > label_threshold if labels is None else labels > 0
+    class_ids = [np.flatnonzero(row) + 1 for row in present]
+    maps = [one.transpose(2, 0, 1)[ids - 1] for one, ids in zip(cams, class_ids)]
+    return class_ids, [one.astype(np.float16) for one in maps]
+
+
+def write_labels(output, image_id, class_ids, maps, background_threshold):
+    """Write the CAM file and the pseudo label of one image, of maps as `present_maps` gives."""
+    run_folder.save_cams(output / "cams", image_id, class_ids, maps)
+    pseudo_label = label_pixels(class_ids, maps, background_threshold)
+    images.save_mask(output / "pseudo_labels" / f"{image_id}.png", pseudo_label)
 
 
 def batches_of_equal_size(source, positions, batch_size, max_pixels=None):
@@ -86,12 +108,3 @@ def batches_of_equal_size(source, positions, batch_size, max_pixels=None):
             batch = []
         batch.append((int(position), image))
     yield batch
-
-
-def _run(compute, source, batch, labelled):
-    pictures = np.stack([image for _, image in batch])
-    if not getattr(compute, "needs_labels", False):
-        return compute(pictures)
-    # Gradients are taken for the classes in question; without labels that is every one.
-    labels = source.labels[[position for position, _ in batch]]
-    return compute(pictures, labels if labelled else np.ones_like(labels))

@@ -93,7 +93,8 @@ class MultiScaleCam(tf.Module):
       net, output, scales, flip: as in `multi_scale_scores`.
 
     Call: `module(pictures uint8 [B, H, W, 3])` returns {"cams": float32 [B, H, W, C] in [0, 1] for
-    all classes, "probabilities": float32 [B, C]}.
+    all classes, "probabilities": float32 [B, C]}. Labels may be given too, as to `GradCam`; all
+    classes come out of one pass, so they change nothing.
     """
 
     def __init__(self, net, output="cam_rv", scales=SCALES, flip=True):
@@ -105,9 +106,13 @@ class MultiScaleCam(tf.Module):
         self.scales = tuple(scales)
         self.flip = flip
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def __call__(self, pictures):
+    def __call__(self, pictures, labels=None):
         """See the class."""
+        del labels
+        return self._compute(pictures)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def _compute(self, pictures):
         scores, probabilities = multi_scale_scores(
             self.net, pictures, self.output, self.scales, self.flip
         )

@@ -16,7 +16,9 @@ class Checkpoints:
       folder: `RUN/checkpoints`. It holds TensorFlow checkpoints to resume from, `last.keras` and
         `best.keras`, the networks themselves.
 
-    The position in the data is not stored: it follows from the optimizer's step.
+    The position in the data is not stored: it follows from the optimizer's step. Of several hosts
+    all restore, from the same folder, and only the chief saves: no variable here differs between
+    them (only those of metrics do, which are not kept).
     """
 
     def __init__(self, step, folder):

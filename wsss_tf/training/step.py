@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from wsss_tf.training import hosts
+
 
 def global_mean(total, count, epsilon=0.0):
     """Return per-example terms whose mean over the global batch is a mean over what was counted.
@@ -61,6 +63,30 @@ class TrainingStep(keras.Model):
     def loss_terms(self, batch):
         """Return {name: [B] float32} for the names in `term_names`."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss_terms.")
+
+    def make_train_function(self, force=False):
+        """Compile the step; over several hosts with logs that are means over all of them.
+
+        Keras' own does that by `strategy.reduce(..., axis=0)`, which fails on scalars.
+        """
+        strategy = self.distribute_strategy
+        if not hosts.is_over_hosts(strategy) or (self.train_function and not force):
+            super().make_train_function(force)
+            return
+
+        @tf.function
+        def train_function(iterator):
+            logs = strategy.run(self.train_step, args=(next(iterator),))
+            return {name: strategy.reduce("MEAN", log, axis=None) for name, log in logs.items()}
+
+        self.train_function = train_function
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Do nothing: a step is built when it is made, and its optimizer by `compile`.
+
+        Keras would draw a batch for this, and over several hosts fail to average it, a dict
+        (issue 20329).
+        """
 
     def call(self, image, training=False):
         """Run the network."""

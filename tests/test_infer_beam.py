@@ -1,0 +1,153 @@
+"""Pseudo labels on Apache Beam: the plain command's files, whatever is the matter with some."""
+
+import contextlib
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from as_user import ROOT, ok, run, user_error
+from PIL import Image
+
+from wsss_tf import recipe as recipe_lib
+from wsss_tf.errors import UserError
+
+pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
+pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+
+from wsss_tf.inference import beam_labels
+
+SIZES = ((12, 17), (19, 10), (9, 21))
+COUNT, BAD = 500, 10
+
+
+def untrained_run(run_dir, *gin_files):
+    """Write a run folder with a network as it is before training."""
+    recipe = recipe_lib.load(gin_files)
+    net = recipe.network(num_classes=2)
+    (run_dir / "checkpoints").mkdir(parents=True)
+    net.save(run_dir / "checkpoints/last.keras")
+    (run_dir / "class_names.txt").write_text("background\ncat\ndog\n")
+    recipe_lib.save_parsed_config(run_dir, "untrained")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two runs, and a folder of pictures of which ten cannot be read."""
+    folder = tmp_path_factory.mktemp("beam")
+    untrained_run(folder / "run", "gin/seam.gin", str(ROOT / "tests/data/tiny.gin"))
+    affinity = ("gin/affinity.gin", str(ROOT / "tests/data/tiny_affinity.gin"))
+    untrained_run(folder / "affinity", *affinity)
+    rng = np.random.default_rng(0)
+    for name in ("good", "all"):
+        (folder / name / "sub").mkdir(parents=True)
+    for i in range(COUNT):
+        shape = (*SIZES[i % len(SIZES)], 3)
+        name = f"sub/p{i:03}.png" if i % 7 == 0 else f"p{i:03}.jpg"
+        path = folder / "all" / name
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(path)
+        contents = path.read_bytes()
+        if i % 50 == 3:
+            cut = (i // 50) * len(contents) // 20  # from an empty file to half of one
+            path.write_bytes(contents[:cut])
+        else:
+            (folder / "good" / name).write_bytes(contents)
+    return folder
+
+
+def arguments(folder):
+    return (
+        f"--run_dir={folder / 'run'}",
+        "--scales=1",
+        "--label_threshold=0",
+        "--crf",
+        "--random_walk",
+        f"--affinity_run={folder / 'affinity'}",
+        "--walk_steps=4",
+    )
+
+
+def test_500_pictures_of_which_ten_are_bad(folder):
+    plain, scaled = folder / "plain", folder / "scaled"
+    ok("infer", *arguments(folder), f"--input={folder / 'good'}", f"--output={plain}")
+    job = (
+        "infer",
+        *arguments(folder),
+        f"--input={folder / 'all'}/**",
+        f"--output={scaled}",
+        "--runner=DirectRunner",
+        "--images_per_archive=200",
+    )
+    workers = ("--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    out = ok(*job, *workers)
+    assert f"{COUNT - BAD} images labelled, {BAD} bad" in out
+    result = json.loads((scaled / "labelling.json").read_text())
+    assert (result["images"], result["bad_images"], result["archives"]) == (COUNT - BAD, BAD, 3)
+    assert 1 <= result["networks_loaded"] <= 2  # once a worker, not once a picture
+    assert set(result["seconds_by_stage"]) == {"read", "cams", "crf", "walk", "archive"}
+    assert result["images_per_second"] > 0
+
+    bad = [json.loads(line) for line in (scaled / "bad_images.jsonl").read_text().splitlines()]
+    assert {one["id"] for one in bad} == {
+        f"sub/p{i:03}" if i % 7 == 0 else f"p{i:03}" for i in range(3, COUNT, 50)
+    }
+    assert {one["error"] for one in bad} >= {"InvalidArgumentError: Input is empty."}
+    assert all(one["error"] and one["path"].startswith(str(folder / "all")) for one in bad)
+
+    archives = sorted(scaled.glob("labels-*.tar"))
+    assert [path.name for path in archives] == [f"labels-{i:05}-of-00003.tar" for i in range(3)]
+    for path in archives:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder / "unpacked", filter="data")
+    found = {
+        name: {
+            path.relative_to(folder / name).as_posix(): path.read_bytes()
+            for path in (folder / name).rglob("*")
+            if path.suffix in (".npz", ".png")
+        }
+        for name in ("plain", "unpacked")
+    }
+    assert len(found["plain"]) == (COUNT - BAD) * 7
+    assert found["unpacked"].keys() == found["plain"].keys()
+    different = [name for name, data in found["plain"].items() if found["unpacked"][name] != data]
+    assert not different
+
+    options = beam_labels.LabelOptions(num_classes=2)
+    again = (None, options, [("a", "a.png", None)], str(scaled), "DirectRunner")
+    with pytest.raises(UserError, match=r"an earlier job wrote here.*--overwrite"):
+        beam_labels.run(*again)
+    with pytest.raises(UserError, match="--direct_num_worker: Beam knows no such option"):
+        beam_labels.run(*again, ["--direct_num_worker=2"], overwrite=True)
+    assert len(list(scaled.glob("labels-*.tar"))) == 3  # refused before anything is removed
+
+
+def test_mistakes_end_in_one_line(folder, tmp_path):
+    job = ("infer", f"--run_dir={folder / 'run'}", "--runner=DirectRunner")
+    user_error(run(*job, f"--input={folder / 'all'}"), "--output")
+    nothing = f"--input={folder / 'run'}/**"
+    user_error(run(*job, nothing, f"--output={tmp_path / 'out'}"), "no image", "matches")
+
+
+def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
+    from wsss_tf.data.folder import folder_source
+    from wsss_tf.infer_stages import scale_out
+
+    rows = ["image,labels", *(f"{name},dog" for name in ("a", "b"))]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes((folder / "good/p001.jpg").read_bytes())
+    (tmp_path / "image_labels.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "class_names.txt").write_text("background\ncat\ndog\n")
+    pictures = scale_out.pictures(folder_source(root=tmp_path), None)
+    assert pictures == [(name, str(tmp_path / f"{name}.jpg"), [2]) for name in ("a", "b")]
+
+    maps = {"method": "gradcam", "cam_output": "cam_rv", "scales": (1.0,), "flip": False}
+    compute, affinity = scale_out.load(folder / "run", "last", maps, None)
+    options = beam_labels.LabelOptions(num_classes=2)
+    files = beam_labels.Labeller(compute, affinity, options).files(
+        "x/a", (tmp_path / "a.jpg").read_bytes(), [2], lambda stage: contextlib.nullcontext()
+    )
+    assert sorted(files) == ["cams/x/a.npz", "pseudo_labels/x/a.png"]
+    with np.load(io.BytesIO(files["cams/x/a.npz"])) as arrays:
+        assert arrays["class_ids"].tolist() == [2]
+        assert arrays["cams"].shape == (1, 19, 10)

@@ -1,0 +1,123 @@
+"""Training over several hosts, as two processes of this machine."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from as_user import ENVIRONMENT, ROOT, command, weights_of
+
+from wsss_tf import recipe
+from wsss_tf.errors import UserError
+from wsss_tf.stages import train
+from wsss_tf.training import hosts
+
+GIN_FILES = ("gin/seam.gin", str(ROOT / "tests/data/tiny.gin"))
+GIN_BINDINGS = ("Recipe.epochs=7", "Recipe.validation_split=None")  # 21 steps
+ARGUMENTS = (
+    *(f"--gin_file={path}" for path in GIN_FILES),
+    *(f"--gin_bindings={binding}" for binding in GIN_BINDINGS),
+    "--gin_bindings=Recipe.deterministic=True",
+)
+
+
+def start_workers(run_dir):
+    """Start the two workers of a run."""
+    sockets = [socket.socket() for _ in range(2)]
+    for opened in sockets:
+        opened.bind(("localhost", 0))
+    addresses = [f"localhost:{opened.getsockname()[1]}" for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    workers = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        workers.append(
+            subprocess.Popen(
+                command("train", *ARGUMENTS, f"--run_dir={run_dir}"),
+                env={**ENVIRONMENT, "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return workers
+
+
+def finish(workers):
+    """Wait for workers; return their exit statuses and what each printed."""
+    outputs = [worker.communicate(timeout=200) for worker in workers]
+    return [worker.returncode for worker in workers], outputs
+
+
+def losses(text):
+    return np.float64(re.findall(r"(?<= )loss\w*: ([\d.e+-]+)", text))
+
+
+def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(tmp_path):
+    statuses, outputs = finish(start_workers(tmp_path / "whole"))
+    assert statuses == [0, 0], outputs
+    assert all("2 replica(s)" in out for out, _ in outputs)
+    np.testing.assert_array_equal(losses(outputs[0][0]), losses(outputs[1][0]))
+
+    killed = tmp_path / "killed"
+    workers = start_workers(killed)
+    deadline = time.monotonic() + 100
+    while not (killed / "checkpoints/step-3.index").is_file():
+        assert workers[0].poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers[1].send_signal(signal.SIGKILL)
+    # The other one notices by itself, and says that it is worth another try.
+    statuses, outputs = finish(workers)
+    assert statuses == [75, -signal.SIGKILL], outputs
+    [line] = [line for line in outputs[0][1].splitlines() if line.startswith("error: ")]
+    assert "another worker has gone" in line
+    assert not (killed / "checkpoints/step-21.index").is_file()
+
+    statuses, outputs = finish(start_workers(killed))
+    assert statuses == [0, 0], outputs
+    assert all("went on from step" in out for out, _ in outputs)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(killed)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+    # One process with the same global batch: the workers have read the two halves of it.
+    train(recipe.load(GIN_FILES, GIN_BINDINGS), tmp_path / "one")
+    one = weights_of(tmp_path / "one")
+    difference = max(np.abs(one[name] - whole[name]).max() for name in one)
+    print(f"largest difference of a weight after 21 steps: {difference:.1e}")
+    assert difference < 2e-4  # float32 sums in another order, carried through the steps
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("{", "must be JSON"),
+        (
+            {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}},
+            "no task",
+        ),
+        ({"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps"}}, "'ps'"),
+    ],
+    ids=["json", "index", "parameter server"],
+)
+def test_a_wrong_tf_config(config, words, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(UserError, match=words):
+        hosts.cluster_size()
+
+
+def test_one_host_is_no_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert hosts.cluster_size() == 1
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}),
+    )
+    assert hosts.cluster_size() == 1

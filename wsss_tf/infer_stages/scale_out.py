@@ -1,0 +1,136 @@
+"""Pseudo labels of any number of pictures, on a runner of Apache Beam."""
+
+import functools
+import json
+
+from absl import flags
+
+from wsss_tf.errors import UserError
+from wsss_tf.infer_stages import cams, walk
+
+_RUNNER = flags.DEFINE_string(
+    "runner",
+    None,
+    "Run on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or DataflowRunner; "
+    "its own options follow after --.",
+)
+_IMAGES_PER_ARCHIVE = flags.DEFINE_integer(
+    "images_per_archive", 500, "With --runner: pictures whose files share a tar archive.", 1
+)
+
+
+def is_wanted():
+    """Return whether the command asks for it."""
+    return bool(_RUNNER.value)
+
+
+def check(runner_options, output):
+    """Check the flags before anything is loaded.
+
+    Raises:
+      UserError: options of a runner without one, no --output, or Apache Beam is not installed.
+    """
+    if runner_options and not (is_wanted() and runner_options[0].startswith("--")):
+        raise UserError(
+            f"unexpected argument {runner_options[0]!r}; after -- come options of a --runner."
+        )
+    if not is_wanted():
+        return
+    if not output:
+        raise UserError("--runner needs --output: the folder for the archives.")
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "--runner needs Apache Beam, which is not installed: pip install '.[beam]', in an "
+            "environment of its own if you like (it needs protobuf below 7)."
+        ) from error
+
+
+def pictures(source, pattern):
+    """Return the pictures of a split, or of a file pattern.
+
+    Args:
+      source: `data.source.Source`, or None.
+      pattern: a folder, or a pattern of any file system that Beam knows, such as
+        "gs://bucket/pictures/**.jpg"; only files that end as pictures do count.
+
+    Returns:
+      List of (id, path, class_ids or None): an id is the path behind the part of the pattern
+      without wildcards, without suffix; class_ids are mask values where the split has labels.
+
+    Raises:
+      UserError: no file, two of one id, or a split that does not lie in files.
+    """
+    from wsss_tf.inference import beam_labels
+
+    if source is None:
+        return [(*picture, None) for picture in beam_labels.match_pictures(pattern)]
+    if source.paths is None:
+        raise UserError(f"{source.name}: is not made of files, which --runner needs.")
+    labelled = bool(source.labels.any())
+    class_ids = [(row.nonzero()[0] + 1).tolist() if labelled else None for row in source.labels]
+    return list(zip(source.ids, source.paths, class_ids))
+
+
+def load(run_dir, checkpoint, maps, affinity_run):
+    """Return the networks of a job; a worker calls this once.
+
+    Args:
+      run_dir, checkpoint: as `recipe.load_network` takes them.
+      maps: as `cams.map_options` gives.
+      affinity_run: run folder of AffinityNet, or None.
+
+    Returns:
+      (function of pictures to maps, `PairAffinity` or None).
+    """
+    # Sets up TensorFlow as in a command, before it is imported; a worker is none.
+    import wsss_tf.command  # noqa: F401
+    from wsss_tf import recipe as recipe_lib
+
+    net = recipe_lib.load_network(run_dir, checkpoint)
+    return cams.make_maps(net, **maps), walk.load_affinity(affinity_run)
+
+
+def run(networks, num_classes, pictures, output, overwrite, runner_options):
+    """Label pictures on the runner, and say what came of it.
+
+    Args:
+      networks: arguments of `load`.
+      num_classes: C, foreground classes.
+      pictures: as the function of that name gives.
+      output: folder, of any file system that Beam knows.
+      overwrite: remove the archives of an earlier job first.
+      runner_options: strings such as "--direct_num_workers=2".
+
+    Raises:
+      UserError: a wrong option, archives of an earlier job, networks that cannot be used, or not
+        one good picture.
+    """
+    from wsss_tf.inference import beam_labels
+
+    load(*networks)  # what is wrong with them is said here, and not by a worker
+    options = beam_labels.LabelOptions(
+        num_classes=num_classes,
+        **cams.thresholds(),
+        crf=cams.crf_is_wanted(),
+        walk=walk.options() if walk.is_wanted() else None,
+        cam_folder=walk.CAM_FOLDER if walk.is_wanted() else "",
+    )
+    result = beam_labels.run(
+        functools.partial(load, *networks),
+        options,
+        pictures,
+        output,
+        _RUNNER.value,
+        runner_options,
+        images_per_archive=_IMAGES_PER_ARCHIVE.value,
+        overwrite=overwrite,
+    )
+    print(json.dumps(result, indent=2))
+    bad = result["bad_images"]
+    print(f"{result['images']} images labelled, {bad} bad: {output}")
+    if bad:
+        print(f"their names and errors: {beam_labels.join(output, beam_labels.BAD_IMAGES)}")
+    if bad == len(pictures):
+        raise UserError(f"not one of {bad} pictures could be labelled; see {output}.")
