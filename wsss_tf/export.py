@@ -144,7 +144,9 @@ def _write_warmup(path, sizes):
     try:
         write_warmup_requests(path, sizes)
     except ImportError:
-        print("note: no warm-up requests; pip install 'wsss_tf[serving]' and export again for them.")
+        print(
+            "note: no warm-up requests; for them pip install 'wsss_tf[serving]' and export again."
+        )
 
 
 def _write_options(path, options):

@@ -188,12 +188,17 @@ def save_cam_model(compute, path, class_names, max_pixels, background_threshold,
 
 
 def _save(service, path):
+    # The service itself must not be saved: below a Keras variable TensorFlow writes a second one,
+    # restores that, and leaves the one that the functions read without a value. Python's loader
+    # copes with it, the C++ loader of a server does not. So only the variables go along.
+    saved = tf.Module()
+    saved.network = [variable.value for variable in service.compute.net.variables]
     colours = palette()[: len(service.class_names)]
     with tempfile.TemporaryDirectory() as folder:
         names_file = pathlib.Path(folder) / "class_names.txt"
         names_file.write_text("\n".join(service.class_names) + "\n", encoding="utf-8")
         palette_file = pathlib.Path(folder) / "palette.txt"
         palette_file.write_text("".join(f"{r} {g} {b}\n" for r, g, b in colours))
-        service.class_names_file = tf.saved_model.Asset(str(names_file))
-        service.palette_file = tf.saved_model.Asset(str(palette_file))
-        tf.saved_model.save(service, str(path), signatures=service.signatures())
+        saved.class_names = tf.saved_model.Asset(str(names_file))
+        saved.palette = tf.saved_model.Asset(str(palette_file))
+        tf.saved_model.save(saved, str(path), signatures=service.signatures())
