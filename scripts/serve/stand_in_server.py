@@ -37,6 +37,11 @@ def _invalid(message):
     return tf.errors.InvalidArgumentError(None, None, message)
 
 
+def _message(error):
+    """Return an error's message as C++ has it, without what Python puts before."""
+    return error.message.rpartition("<stack traces unavailable>\n")[2]
+
+
 class Models:
     """The latest version of each of several models.
 
@@ -191,7 +196,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             version = match["version"] and int(match["version"])
             status, value = 200, function(match["model"], version, match["verb"])
         except tf.errors.OpError as error:
-            status, value = _HTTP_STATUS.get(error.error_code, 500), {"error": error.message}
+            status, value = _HTTP_STATUS.get(error.error_code, 500), {"error": _message(error)}
         except (TypeError, ValueError) as error:  # values that do not make a tensor
             status, value = 400, {"error": str(error)}
         contents = json.dumps(value).encode("utf-8")
@@ -247,7 +252,7 @@ def start_grpc(models, port, host="127.0.0.1"):
                 if unknown:
                     raise _invalid(f"output tensor alias not found in signature: {unknown}")
             except tf.errors.OpError as error:
-                context.abort(codes[error.error_code], error.message)
+                context.abort(codes[error.error_code], _message(error))
             for name in request.output_filter or outputs:
                 answer.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
             answer.model_spec.CopyFrom(spec)
@@ -260,7 +265,7 @@ def start_grpc(models, port, host="127.0.0.1"):
                 spec = request.model_spec
                 version = models.find(spec.name, version_of(spec))[0]
             except tf.errors.OpError as error:
-                context.abort(codes[error.error_code], error.message)
+                context.abort(codes[error.error_code], _message(error))
             state = get_model_status_pb2.ModelVersionStatus.AVAILABLE
             answer.model_version_status.add(version=version, state=state)
             return answer

@@ -1,6 +1,7 @@
 """What a server answers for one picture, and what can be wrong."""
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -35,7 +36,14 @@ class Prediction:
 
 
 class PictureRefused(Exception):
-    """The server works, and refuses this picture."""
+    """The server works, and refuses this picture.
+
+    Args:
+      message: the server's; what TensorFlow adds about the place in the graph is left out.
+    """
+
+    def __init__(self, message):
+        super().__init__(" ".join(re.sub(r"\[\[\{\{.*", "", message, flags=re.DOTALL).split()))
 
 
 class ServerUnreachable(Exception):
