@@ -38,6 +38,7 @@ setup(
         "absl-py>=2.1,<3",
         "gin-config>=0.5,<0.6",
         "tqdm>=4.66,<5",
+        "requests>=2.32,<3",
         "pydensecrf2>=1.1,<2; python_version < '3.13'",  # does not build on Python 3.13
     ],
     extras_require={
@@ -55,6 +56,7 @@ setup(
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
             "apache-beam>=2.77,<3",
+            "tensorflow-serving-api>=2.21,<2.22",
         ],
     },
 )

@@ -98,36 +98,34 @@ def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
     assert images.load_mask(tmp_path / "out/pseudo_labels/a.png").shape == (37, 45)
 
 
-def test_export_gives_the_same_cams_without_the_package(run_dir, tmp_path):
-    import tensorflow as tf
-
-    from wsss_tf.inference.multi_scale_cam import MultiScaleCam
-    from wsss_tf.recipe import load_network
-
-    ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", "--flip")
+def test_export_gives_the_same_labels_without_the_package(run_dir, tmp_path):
+    """Of CAMs; what a SavedModel answers in detail is in test_serving_saved_model.py."""
+    (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
-    np.save(tmp_path / "pictures.npy", pictures)
+    for name, shape in (("a", (40, 52, 3)), ("b", (30, 21, 3))):
+        picture = rng.integers(0, 255, shape, dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"in/{name}.png")
+    options = ["--scales=0.5,1", "--flip", "--background_threshold=0.3", "--label_threshold=0.4"]
+    arguments = [f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", *options]
+    out = ok("export", *arguments)
+    assert f"SavedModel: {tmp_path / 'models/1'}" in out
+    record = json.loads((tmp_path / "models/1/assets.extra/export.json").read_text())
+    assert record["scales"] == [0.5, 1]
+    assert record["background_threshold"] == 0.3
+    assert record["cam_output"] == "cam_rv"
+    warmup = tmp_path / "models/1/assets.extra/tf_serving_warmup_requests"
+    assert warmup.is_file() != ("no warm-up requests" in out)
+
     script = """
-import io, sys
-import numpy as np, tensorflow as tf
-from PIL import Image
-model = tf.saved_model.load("model")
-pictures = np.load("pictures.npy")
-out = model.signatures["cam"](images=tf.constant(pictures, tf.float32))
-def png(p):
-    f = io.BytesIO(); Image.fromarray(p).save(f, "PNG"); return f.getvalue()
-small = pictures[1, :30, :20]
-both = model.signatures["serving_default"](image_bytes=tf.constant([png(pictures[0]), png(small)]))
-one = model.signatures["cam"](images=tf.constant(small[None], tf.float32))
-empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
-assert empty["cams"].shape[0] == 0
+import pathlib, sys
+import tensorflow as tf
+model = tf.saved_model.load("models/1")
+assert set(model.signatures) == {"serving_default", "probabilities", "cam"}
+contents = [pathlib.Path(f"in/{name}.png").read_bytes() for name in "ab"]
+out = model.signatures["serving_default"](image_bytes=tf.constant(contents))
+for name, mask in zip("ab", out["mask_bytes"].numpy()):
+    pathlib.Path(f"{name}.png").write_bytes(mask)
 assert not any(name.startswith("wsss_tf") for name in sys.modules)
-np.savez("out.npz", cams=out["cams"], bytes=both["cams"], sizes=both["sizes"], small=one["cams"])
-try:
-    model.signatures["serving_default"](image_bytes=tf.constant([b"no picture"]))
-except tf.errors.InvalidArgumentError:
-    print("refused")
 """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(
@@ -138,17 +136,28 @@ except tf.errors.InvalidArgumentError:
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert "refused" in result.stdout
-    expected = MultiScaleCam(load_network(run_dir), "cam_rv", (1.0,), flip=True)
-    with np.load(tmp_path / "out.npz") as out:
-        here = expected(tf.constant(pictures))["cams"].numpy()
-        np.testing.assert_allclose(out["cams"], here, atol=1e-5)
-        np.testing.assert_allclose(out["bytes"][0], here[0], atol=1e-5)
-        np.testing.assert_array_equal(out["sizes"], [[40, 52], [30, 20]])
-        np.testing.assert_allclose(out["bytes"][1, :30, :20], out["small"][0], atol=1e-5)
-        assert not out["bytes"][1, 30:].any()
-    result = run("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}")
-    user_error(result, "exists already")
+    ok(
+        "infer", f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}", *options,
+    )  # fmt: skip
+    for name in "ab":
+        expected = images.load_mask(tmp_path / f"out/pseudo_labels/{name}.png")
+        np.testing.assert_array_equal(images.load_mask(tmp_path / f"{name}.png"), expected)
+
+
+def test_export_needs_a_background_threshold(run_dir, tmp_path):
+    metrics = run_dir / "metrics.json"
+    held = metrics.read_text() if metrics.is_file() else None
+    metrics.unlink(missing_ok=True)
+    arguments = [f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}"]
+    user_error(run("export", *arguments), "metrics.json", "--background_threshold")
+    metrics.write_text('{"best_background_threshold": 0.17, "split": "val"}')
+    out = ok("export", *arguments, "--warmup_sizes=30x40")
+    assert "background_threshold: 0.17" in out
+    assert "split 'val'" in out
+    result = run("export", *arguments, "--version=1")
+    user_error(result, "models/1", "versions are never changed")
+    metrics.unlink() if held is None else metrics.write_text(held)
 
 
 def test_a_killed_run_goes_on_to_the_sameweights_of(tmp_path):

@@ -1,9 +1,6 @@
 """Networks that predict masks, through the commands, as a user runs them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -102,63 +99,33 @@ def test_infer_on_a_folder_and_the_recipes_postprocess(run_dir, tmp_path):
         np.testing.assert_array_equal(masks[0], (masks[1] + 1) % 5)
 
 
-def test_export_gives_the_same_masks_without_the_package(run_dir, tmp_path):
+def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
+    """What a SavedModel answers in detail is in test_serving_saved_model.py."""
     import tensorflow as tf
 
-    from wsss_tf.inference.segment import multi_scale_predictor
-    from wsss_tf.recipe import load_network
-
-    flags = ["--flip", "--scales=0.5,1"]
-    out = ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'model'}", *flags)
-    assert "postprocess is not part" in out
+    (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 255, (2, 40, 52, 3), dtype=np.uint8)
-    np.save(tmp_path / "pictures.npy", pictures)
-    script = """
-import io, sys
-import numpy as np, tensorflow as tf
-from PIL import Image
-model = tf.saved_model.load("model")
-pictures = np.load("pictures.npy")
-out = model.signatures["probabilities"](images=tf.constant(pictures, tf.float32))
-def png(p):
-    f = io.BytesIO(); Image.fromarray(p).save(f, "PNG"); return f.getvalue()
-contents = tf.constant([png(pictures[0]), png(pictures[1, :30, :21])])
-served = model.signatures["serving_default"](image_bytes=contents)
-masks = [np.array(Image.open(io.BytesIO(m))) for m in served["masks"].numpy()]
-empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
-assert empty["masks"].shape == [0]
-assert not any(name.startswith("wsss_tf") for name in sys.modules)
-np.savez("out.npz", probabilities=out["probabilities"], first=masks[0], second=masks[1],
-         scores=served["scores"])
-try:
-    model.signatures["serving_default"](image_bytes=tf.constant([b"no picture"]))
-except tf.errors.InvalidArgumentError:
-    print("refused")
-"""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "refused" in result.stdout
-    assert (tmp_path / "model/assets/class_names.txt").read_text().startswith("background\n")
-    predict = multi_scale_predictor(
-        load_network(run_dir), (0.5, 1.0), True, image_resize="opencv_cubic", align_corners=True
-    )
-    with np.load(tmp_path / "out.npz") as out:
-        here = predict(tf.constant(pictures)).numpy()
-        np.testing.assert_allclose(out["probabilities"], here, atol=1e-5)
-        np.testing.assert_allclose(out["scores"][0], here[0].max((0, 1)), atol=1e-5)
-        small = predict(tf.constant(pictures[1:, :30, :21])).numpy()[0]
-        for mask, probabilities in ((out["first"], here[0]), (out["second"], small)):
-            assert mask.dtype == np.uint8
-            picked = np.take_along_axis(probabilities, mask[..., None].astype(int), -1)[..., 0]
-            np.testing.assert_allclose(picked, probabilities.max(-1), atol=2e-5)
+    for name, shape in (("a", (40, 52, 3)), ("b", (30, 21, 3))):
+        picture = rng.integers(0, 255, shape, dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"in/{name}.png")
+    options = ["--flip", "--scales=0.5,1"]
+    out = ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", *options)
+    assert "postprocess is not part" in out
+    ok(
+        "infer", f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}", "--nopostprocess",
+        f"--output={tmp_path / 'out'}", *options,
+    )  # fmt: skip
+    model = tf.saved_model.load(tmp_path / "models/1")
+    contents = [(tmp_path / f"in/{name}.png").read_bytes() for name in "ab"]
+    out = model.signatures["serving_default"](image_bytes=tf.constant(contents))
+    for name, mask in zip("ab", out["mask_bytes"]):
+        expected = images.load_mask(tmp_path / f"out/predictions/{name}.png")
+        np.testing.assert_array_equal(images.decode_mask(mask), expected)
+    result = run(
+        "export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}",
+        "--background_threshold=0.3",
+    )  # fmt: skip
+    user_error(result, "--background_threshold", "predicts masks")
 
 
 def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):

@@ -141,12 +141,14 @@ def test_results(finished):
 def test_the_export_gives_the_masks_of_the_network(finished):
     import tensorflow as tf
 
+    from wsss_tf import images
+
     run_dir = finished[0]
     model = tf.saved_model.load(run_dir / "export/1")
     picture = next((run_dir / "shown/pictures").glob("*.png"))
     served = model.signatures["serving_default"](image_bytes=tf.constant([picture.read_bytes()]))
-    mask = tf.io.decode_png(served["masks"][0]).numpy()
-    assert mask.shape == (48, 48, 1)
+    mask = images.decode_mask(served["mask_bytes"][0]).numpy()
+    assert mask.shape == (48, 48)
     assert mask.max() < 5
 
 

@@ -1,12 +1,14 @@
 """Export a trained network as a SavedModel, preprocessing included.
 
-python -m wsss_tf.export --run_dir=RUN --output=DIR [--scales=0.5,1,1.5,2] [--flip]
+  python -m wsss_tf.export --run_dir=RUN --output=DIR [--scales=0.5,1,1.5,2] [--flip]
+
+writes DIR/<version>/, one higher than the highest there, as TensorFlow Serving takes it; a server
+that watches DIR goes over to it. wsss_tf/serving/saved_model.py lists the signatures. Scales, flip
+and the thresholds are part of the graph; a recipe's postprocess (a CRF) is not.
 """
 
-import os
+import json
 import pathlib
-import shutil
-import uuid
 
 from absl import flags
 
@@ -14,13 +16,34 @@ from wsss_tf import command
 from wsss_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; must not exist yet.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions; made if missing.")
+_VERSION = flags.DEFINE_integer(
+    "version", None, "Number to write; default: one higher than the highest in --output.", 1
+)
 _SCALES = flags.DEFINE_list("scales", ["1"], "Factors on the picture's size, all in the graph.")
 _FLIP = flags.DEFINE_bool("flip", False, "Add the mirrored picture.")
 _CAM_OUTPUT = flags.DEFINE_string(
     "cam_output", None, "Network output to use: cam or cam_rv (default: the recipe's)."
 )
+_BACKGROUND_THRESHOLD = flags.DEFINE_float(
+    "background_threshold",
+    None,
+    "For CAMs: score that a mask's pixel must beat; default: the best of RUN/metrics.json.",
+    0,
+    1,
+)
+_LABEL_THRESHOLD = flags.DEFINE_float(
+    "label_threshold", 0.5, "For CAMs: probability that makes a class present.", 0, 1
+)
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels", 2**24, "Larger pictures are refused, before they take the server's memory.", 1
+)
+_WARMUP_SIZES = flags.DEFINE_list(
+    "warmup_sizes", ["256x256", "384x512"], "Pictures (HEIGHTxWIDTH) that a server starts with."
+)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which network to use.")
+
+_CAM_FLAGS = ("cam_output", "background_threshold", "label_threshold")
 
 
 def main():
@@ -28,54 +51,122 @@ def main():
     for name in ("run_dir", "output"):
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is missing.")
-    output = pathlib.Path(_OUTPUT.value)
-    if output.exists():
-        raise UserError(f"--output={output}: exists already; give a new folder.")
     scales = command.parse_scales(_SCALES.value)
+    sizes = [_parse_size(text) for text in _WARMUP_SIZES.value]
     from wsss_tf import recipe as recipe_lib
+    from wsss_tf.serving.versions import new_version
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir)
     net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
-    save, signatures = (_masks if recipe.predicts_masks else _cams)(recipe, net, scales)
-    class_names = run_dir / "class_names.txt"
-    # Complete before it is visible: a server that watches the folder must never load half of it.
-    unfinished = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        save(unfinished)
-        shutil.copy(class_names, unfinished / "assets" / "class_names.txt")
-        os.replace(unfinished, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    print(f"SavedModel: {output} (signatures {signatures})")
+    class_names = recipe_lib.load_class_names(run_dir)
+    make = _mask_model if recipe.predicts_masks else _cam_model
+    save, options = make(recipe, net, scales, run_dir)
+    with new_version(_OUTPUT.value, _VERSION.value) as version:
+        save(version.path, class_names, _MAX_PIXELS.value)
+        _write_warmup(version.path, sizes)
+        _write_options(version.path, options)
+    print(f"SavedModel: {version.published}")
+    for name, value in options.items():
+        print(f"  {name}: {value}")
 
 
-def _cams(recipe, net, scales):
-    """Return the function that writes a SavedModel of CAMs to a path, and its signatures."""
+def _parse_size(text):
+    """Return (height, width) of "HEIGHTxWIDTH"."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UserError(f"--warmup_sizes={text}: give HEIGHTxWIDTH in pixels, such as 384x512.")
+    return int(height), int(width)
+
+
+def _cam_model(recipe, net, scales, run_dir):
+    """Return the function that writes a SavedModel of CAMs, and its options by name."""
+    from wsss_tf.inference.multi_scale_cam import MultiScaleCam
     from wsss_tf.serving.saved_model import save_cam_model
 
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     if cam_output not in net.output:
         raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
-    return (
-        lambda path: save_cam_model(net, path, cam_output, scales, _FLIP.value),
-        "serving_default and cam",
-    )
+    threshold, origin = _background_threshold(run_dir)
+    options = {
+        "scales": list(scales),
+        "flip": _FLIP.value,
+        "cam_output": cam_output,
+        "background_threshold": threshold,
+        "background_threshold_from": origin,
+        "label_threshold": _LABEL_THRESHOLD.value,
+    }
+    compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
+
+    def save(path, class_names, max_pixels):
+        thresholds = threshold, _LABEL_THRESHOLD.value
+        save_cam_model(compute, path, class_names, max_pixels, *thresholds)
+
+    return save, options
 
 
-def _masks(recipe, net, scales):
+def _background_threshold(run_dir):
+    """Return the threshold of the masks, and where it comes from."""
+    if _BACKGROUND_THRESHOLD.value is not None:
+        return _BACKGROUND_THRESHOLD.value, "--background_threshold"
+    path = run_dir / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "best_background_threshold" not in metrics:
+        raise UserError(
+            f"{path}: has no best background threshold for the masks; run wsss_tf.evaluate, or "
+            "give --background_threshold."
+        )
+    return metrics["best_background_threshold"], f"{path}, split {metrics.get('split')!r}"
+
+
+def _mask_model(recipe, net, scales, run_dir):
     """Return the same for a network that predicts masks."""
     from wsss_tf.serving.saved_model import save_mask_model
     from wsss_tf.stages import make_predictor
 
-    if _CAM_OUTPUT.value:
-        raise UserError(
-            f"--cam_output={_CAM_OUTPUT.value}: the network of this run predicts masks."
-        )
+    for name in _CAM_FLAGS:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} means nothing here: the network of this run predicts masks.")
     if recipe.postprocess is not None:
         print("note: the recipe's postprocess is not part of a SavedModel.")
+    options = {
+        "scales": list(scales),
+        "flip": _FLIP.value,
+        "postprocess": "left out" if recipe.postprocess is not None else "none",
+    }
     predictor = make_predictor(recipe, net, scales=scales, flip=_FLIP.value)
-    return lambda path: save_mask_model(predictor, path), "serving_default and probabilities"
+    return lambda *arguments: save_mask_model(predictor, *arguments), options
+
+
+def _write_warmup(path, sizes):
+    from wsss_tf.serving.warmup import write_warmup_requests
+
+    try:
+        write_warmup_requests(path, sizes)
+    except ImportError:
+        print(
+            "note: no warm-up requests; for them pip install 'wsss_tf[serving]' and export again."
+        )
+
+
+def _write_options(path, options):
+    """Record in the SavedModel how it was made."""
+    import keras
+    import tensorflow as tf
+
+    import wsss_tf
+    from wsss_tf import run_folder
+
+    record = {
+        "run_dir": str(pathlib.Path(_RUN_DIR.value).resolve()),
+        "checkpoint": _CHECKPOINT.value,
+        **options,
+        "max_pixels": _MAX_PIXELS.value,
+        "wsss_tf": wsss_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    run_folder.write_json(path / "assets.extra" / "export.json", record)
 
 
 if __name__ == "__main__":

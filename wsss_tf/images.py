@@ -6,6 +6,8 @@ SavedModel read a file in the same way, and the SavedModel needs no Python.
 
 import io
 import pathlib
+import struct
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -244,19 +246,56 @@ def _as_grey_png(contents, header):
     [data] = tf.while_loop(is_before_data, next_chunk, [tf.constant(33)])
     data = tf.minimum(data, size)
 
-    # CRC-32 is affine: changing the colour type from 3 to 0 changes the header's check sum by this
-    # constant, whatever else is in the header. (So a damaged header is still found out.)
-    is_palette = header[25] == 3
-    change = tf.constant([0x12, 0xB5, 0xAF, 0xEE], tf.uint8)
-    crc = tf.bitwise.bitwise_xor(header[29:33], tf.where(is_palette, change, tf.zeros_like(change)))
-    single_bytes = tf.constant([bytes([value]) for value in range(256)])
-    crc = tf.strings.reduce_join(tf.gather(single_bytes, tf.cast(crc, tf.int32)))
+    crc = tf.where(header[25] == 3, _other_colour_type(header[29:33]), header[29:33])
     parts = [
         tf.strings.substr(contents, 0, 25),
         tf.constant(b"\0"),
         tf.strings.substr(contents, 26, 3),
-        crc,
+        _join_bytes(crc),
         tf.strings.substr(contents, data, size - data),
+    ]
+    return tf.strings.join(parts)
+
+
+def _other_colour_type(crc):
+    """Return the check sum of a PNG header, uint8 [4], after colour type 3 became 0, or 0 became 3.
+
+    CRC-32 is affine: the change is this constant, whatever else is in the header. (So a damaged
+    header is still found out.)
+    """
+    return tf.bitwise.bitwise_xor(crc, tf.constant([0x12, 0xB5, 0xAF, 0xEE], tf.uint8))
+
+
+def _join_bytes(values):
+    """Return uint8 [n] as a scalar string."""
+    single_bytes = tf.constant([bytes([value]) for value in range(256)])
+    return tf.strings.reduce_join(tf.gather(single_bytes, tf.cast(values, tf.int32)))
+
+
+def encode_mask(mask, num_classes):
+    """Encode an index mask as a palette PNG with the VOC colours, inside a graph.
+
+    `tf.io.encode_png` writes grey ones only, so the header of such a file is rewritten and the
+    palette put behind it: the pixel data of both kinds are the same.
+
+    Args:
+      mask: integer [h, w], values 0..K-1.
+      num_classes: K, at most 256; the palette has so many colours.
+
+    Returns:
+      scalar string; `decode_mask` gives `mask` again.
+    """
+    grey = tf.io.encode_png(tf.cast(mask, tf.uint8)[:, :, None])
+    crc = _other_colour_type(tf.io.decode_raw(tf.strings.substr(grey, 29, 4), tf.uint8))
+    colours = b"PLTE" + palette()[:num_classes].tobytes()
+    chunk = struct.pack(">I", len(colours) - 4) + colours + struct.pack(">I", zlib.crc32(colours))
+    parts = [
+        tf.strings.substr(grey, 0, 25),
+        tf.constant(b"\3"),
+        tf.strings.substr(grey, 26, 3),
+        _join_bytes(crc),
+        tf.constant(chunk),
+        tf.strings.substr(grey, 33, tf.strings.length(grey) - 33),
     ]
     return tf.strings.join(parts)
 

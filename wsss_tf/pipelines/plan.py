@@ -240,7 +240,7 @@ def _networks(pipeline, segmentation, plan, run_dir):
     run = f"--run_dir={run_dir / 'segmentation'}"
     export = Stage(
         name="export",
-        steps=(("export", run, f"--output={run_dir / 'export' / '1'}", *flags),),
+        steps=(("export", run, f"--output={run_dir / 'export'}", "--version=1", *flags),),
         inputs={"flags": flags},
         after=("segmentation",),
         outputs=("export/1", "export/.1.*"),
