@@ -160,7 +160,7 @@ def test_export_needs_a_background_threshold(run_dir, tmp_path):
     metrics.unlink() if held is None else metrics.write_text(held)
 
 
-def test_a_killed_run_goes_on_to_the_sameweights_of(tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     # Ten epochs of three steps, dropout on; killed while it works on a later epoch.
     arguments = (
         *TINY,

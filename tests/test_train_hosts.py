@@ -58,12 +58,18 @@ def losses(text):
     return np.float64(re.findall(r"(?<= )loss\w*: ([\d.e+-]+)", text))
 
 
-def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(tmp_path):
-    statuses, outputs = finish(start_workers(tmp_path / "whole"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the weights of a run of two workers that nothing has disturbed."""
+    run_dir = tmp_path_factory.mktemp("hosts") / "whole"
+    statuses, outputs = finish(start_workers(run_dir))
     assert statuses == [0, 0], outputs
     assert all("2 replica(s)" in out for out, _ in outputs)
     np.testing.assert_array_equal(losses(outputs[0][0]), losses(outputs[1][0]))
+    return weights_of(run_dir)
 
+
+def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(whole, tmp_path):
     killed = tmp_path / "killed"
     workers = start_workers(killed)
     deadline = time.monotonic() + 100
@@ -82,12 +88,14 @@ def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(tmp_path):
     statuses, outputs = finish(start_workers(killed))
     assert statuses == [0, 0], outputs
     assert all("went on from step" in out for out, _ in outputs)
-    whole, resumed = weights_of(tmp_path / "whole"), weights_of(killed)
+    resumed = weights_of(killed)
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
-    # One process with the same global batch: the workers have read the two halves of it.
+
+def test_two_workers_train_as_one_process(whole, tmp_path):
+    # The same global batch: the workers have read the two halves of it.
     train(recipe.load(GIN_FILES, GIN_BINDINGS), tmp_path / "one")
     one = weights_of(tmp_path / "one")
     difference = max(np.abs(one[name] - whole[name]).max() for name in one)
