@@ -84,8 +84,8 @@ class TrainingStep(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing: a step is built when it is made, and its optimizer by `compile`.
 
-        Keras would draw a batch for this, and over several hosts fail to average it, a dict
-        (issue 20329).
+        Keras would draw a batch for this, and over several hosts (as of Keras 3.15) fail to average
+        it, since it is a dict.
         """
 
     def call(self, image, training=False):
