@@ -76,7 +76,7 @@ def _exif_orientation(contents):
         return tf.gather(head, tf.clip_by_value(position, 0, size))
 
     def number(position, count, little_endian):
-        weights = tf.constant([1 << (8 * i) for i in range(count)])
+        weights = [1 << (8 * i) for i in range(count)]
         weights = tf.where(little_endian, weights, weights[::-1])
         return tf.reduce_sum(read(position, count) * weights, -1)
 
