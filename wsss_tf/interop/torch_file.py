@@ -44,7 +44,7 @@ _DAMAGED = (
     KeyError,
     MemoryError,
     OverflowError,
-    RuntimeError,  # an encrypted archive, or (NotImplementedError) an unknown compression
+    RuntimeError,  # an encrypted archive, or (a subclass of it) an unknown compression
     TypeError,
     ValueError,
 )

@@ -33,7 +33,11 @@ _IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 
 
 class _Service(tf.Module):
-    """What the two kinds of network have in common: bytes in, encoded mask and scores out."""
+    """What the two kinds of network have in common: bytes in, encoded mask and scores out.
+
+    A kind adds `probabilities`, and `mask_and_scores` from a uint8 [1, H, W, 3] to the mask int32
+    [H, W] and scores float32 [K].
+    """
 
     def __init__(self, compute, class_names, max_pixels):
         super().__init__()
@@ -65,10 +69,6 @@ class _Service(tf.Module):
         }
         # One after the other: memory is then that of one picture, whatever the batch.
         return tf.map_fn(one, image_bytes, fn_output_signature=signature, parallel_iterations=1)
-
-    def mask_and_scores(self, picture):
-        """Return mask int32 [H, W] and scores float32 [K] of a uint8 [1, H, W, 3]."""
-        raise NotImplementedError
 
     def signatures(self):
         """Return {name: function}."""
