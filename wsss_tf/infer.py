@@ -57,7 +57,8 @@ def main(runner_options):
     affinity_run = walk.affinity_run()
     scale_out.check(runner_options, _OUTPUT.value)
     if affinity_run is not None:
-        walk.check_output(_RUN_DIR.value, pathlib.Path(_OUTPUT.value or affinity_run))
+        walk_output = pathlib.Path(_OUTPUT.value or affinity_run)
+        walk.check_output(_RUN_DIR.value, walk_output)
     from wsss_tf import recipe as recipe_lib
 
     run_dir = pathlib.Path(_RUN_DIR.value)
@@ -90,7 +91,6 @@ def main(runner_options):
     affinity = walk.load_affinity(affinity_run)
     cams.run(compute, source, output, **work)
     if affinity is not None:
-        walk_output = pathlib.Path(_OUTPUT.value or affinity_run)
         walk.run(affinity, source, output, walk_output, **work)
 
 

@@ -48,8 +48,9 @@ def level_maps(class_ids, cams, thresholds):
     """
     cams = np.asarray(cams, np.float32)
     first = first_levels(thresholds)
-    edges = np.concatenate([[0.0], np.asarray(thresholds, np.float32), [1.0]])
-    exceeded = np.searchsorted(edges[1:-1].astype(np.float32), cams, side="left")
+    thresholds = np.asarray(thresholds, np.float32)
+    exceeded = np.searchsorted(thresholds, cams, side="left")
+    edges = np.concatenate([[0.0], thresholds, [1.0]])
     size = np.append(first[1:], 256)[exceeded] - first[exceeded]
     width = np.maximum(np.diff(edges)[exceeded], 1e-9)
     within = np.floor((cams - edges[exceeded]) / width * size).clip(0, size - 1)
