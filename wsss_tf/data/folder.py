@@ -13,8 +13,8 @@ import tqdm
 from wsss_tf import images
 from wsss_tf.data.source import IGNORE, file_source
 from wsss_tf.errors import UserError
+from wsss_tf.picture_files import SUFFIXES, find_files, find_pictures
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"
 
@@ -49,7 +49,7 @@ def folder_source(split="all", root=None, require_labels=False):
     """
     root = _folder(root, "folder_source.root")
     image_folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
-    image_files = _image_files(image_folder, leave_out="SegmentationClass")
+    image_files = find_pictures(image_folder, leave_out="SegmentationClass")
     ids = _split_ids(root, split, image_files)
     mask_folder = root / "SegmentationClass"
     mask_files = find_files(mask_folder, (".png",))
@@ -103,7 +103,7 @@ def pictures_source(root, class_names):
       UserError: no such folder, or no picture in it.
     """
     root = _folder(root, "the input folder")
-    files = _image_files(root)
+    files = find_pictures(root)
     class_names = tuple(class_names)
     num_classes = len(class_names) - (class_names[0] == "background")
     return file_source(
@@ -114,39 +114,6 @@ def pictures_source(root, class_names):
         labels=np.zeros([len(files), num_classes], np.float32),
         image_paths=list(files.values()),
     )
-
-
-def find_files(folder, suffixes, leave_out=None):
-    """Return {path below the folder without suffix: path}, sorted, of files with given suffixes.
-
-    Hidden files are left out (macOS leaves `._name.jpg`), and the subfolder `leave_out`.
-    Without such files, or without the folder, there is nothing in it.
-
-    Raises:
-      UserError: two files differ by suffix only.
-    """
-    found = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        inside = os.path.relpath(parent, folder)
-        skipped = leave_out if inside == "." else None
-        folders[:] = [name for name in folders if name[0] != "." and name != skipped]
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in suffixes or name[0] == ".":
-                continue
-            key = stem if inside == "." else f"{inside}/{stem}".replace(os.sep, "/")
-            path = os.path.join(parent, name)
-            if key in found:
-                raise UserError(f"{found[key]} and {path} have the same name; rename one.")
-            found[key] = path
-    return dict(sorted(found.items()))
-
-
-def _image_files(folder, leave_out=None):
-    files = find_files(folder, SUFFIXES, leave_out)
-    if not files:
-        raise UserError(f"{folder}: no image ({', '.join(SUFFIXES)}) in it.")
-    return files
 
 
 def read_id_list(path):

@@ -20,9 +20,10 @@ from absl import logging
 from PIL import Image
 
 from wsss_tf import images
-from wsss_tf.data.folder import find_files, labels_from_masks, read_id_list
+from wsss_tf.data.folder import labels_from_masks, read_id_list
 from wsss_tf.data.source import IGNORE, file_source
 from wsss_tf.errors import UserError
+from wsss_tf.picture_files import find_files
 
 CLASS_NAMES = (
     "background",

@@ -39,9 +39,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 from wsss_tf.errors import UserError
+from wsss_tf.picture_files import SUFFIXES
 
 BAD_IMAGES, PICTURES, RESULT = "bad_images.jsonl", "pictures.jsonl", "labelling.json"
-SUFFIXES = (".jpg", ".jpeg", ".png")
 _NAMESPACE = "wsss_tf"
 STAGES = ("read", "cams", "crf", "walk", "archive")
 

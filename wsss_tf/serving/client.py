@@ -17,11 +17,9 @@ from absl import flags
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from wsss_tf import command, run_folder
+from wsss_tf import command, picture_files, run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
-
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of pictures; its subfolders are searched too.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.")
@@ -70,22 +68,9 @@ def find_pictures(folder):
     Raises:
       UserError: no such folder, no picture in it, or two that differ by suffix only.
     """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
+    if not pathlib.Path(folder).is_dir():
         raise UserError(f"--input={folder}: no such folder.")
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in inside.parts)
-        if is_hidden or path.suffix.lower() not in _SUFFIXES or not path.is_file():
-            continue
-        image_id = inside.with_suffix("").as_posix()
-        if image_id in found:
-            raise UserError(f"{found[image_id]} and {path} would have the same mask; rename one.")
-        found[image_id] = path
-    if not found:
-        raise UserError(f"--input={folder}: no .jpg, .jpeg or .png picture in it.")
-    return found
+    return {name: pathlib.Path(path) for name, path in picture_files.find_pictures(folder).items()}
 
 
 def overlay(contents, mask_bytes, weight, keep_background):
