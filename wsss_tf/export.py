@@ -85,8 +85,6 @@ def _cam_model(recipe, net, scales, run_dir):
     from wsss_tf.serving.saved_model import save_cam_model
 
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
-    if cam_output not in net.output:
-        raise UserError(f"--cam_output={cam_output}: the network has {sorted(net.output)}.")
     threshold, origin = _background_threshold(run_dir)
     options = {
         "scales": list(scales),

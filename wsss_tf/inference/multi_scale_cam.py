@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from wsss_tf import images, ops
+from wsss_tf.errors import UserError
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
 EPSILON = ops.EPSILON
@@ -92,6 +93,9 @@ class MultiScaleCam(tf.Module):
     Args:
       net, output, scales, flip: as in `multi_scale_scores`.
 
+    Raises:
+      UserError: the network has no such output.
+
     Call: `module(pictures uint8 [B, H, W, 3])` returns {"cams": float32 [B, H, W, C] in [0, 1] for
     all classes, "probabilities": float32 [B, C]}. Labels may be given too, as to `GradCam`; all
     classes come out of one pass, so they change nothing.
@@ -100,7 +104,9 @@ class MultiScaleCam(tf.Module):
     def __init__(self, net, output="cam_rv", scales=SCALES, flip=True):
         super().__init__()
         if output not in net.output:
-            raise ValueError(f"the network has no output {output!r}, only {sorted(net.output)}.")
+            raise UserError(
+                f"the network has no output {output!r} to take as CAM, only {sorted(net.output)}."
+            )
         self.net = net
         self.output = output
         self.scales = tuple(scales)
