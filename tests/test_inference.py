@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from wsss_tf import images, ops, run_folder
 from wsss_tf.data.source import Source
+from wsss_tf.errors import UserError
 from wsss_tf.inference.label import label_source
 from wsss_tf.inference.multi_scale_cam import (
     MultiScaleCam,
@@ -86,7 +87,7 @@ def test_same_scale_without_flip_is_the_network_itself():
 
 
 def test_unknown_output_is_refused():
-    with pytest.raises(ValueError, match="no output 'nope'"):
+    with pytest.raises(UserError, match="no output 'nope'"):
         MultiScaleCam(_ColourNet({"cam": None}), "nope")
 
 
