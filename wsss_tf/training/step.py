@@ -35,8 +35,8 @@ class TrainingStep(keras.Model):
     Args:
       net: the functional model to train; what is saved and exported.
 
-    A subclass gives `term_names` and `loss_terms(batch)`; the terms are float32 [B], the step
-    minimises the sum of their means over the global batch.
+    A subclass gives `term_names` and the method `loss_terms(batch)`, which returns a float32 [B]
+    for each of them; the step minimises the sum of their means over the global batch.
     """
 
     term_names = ()
@@ -59,10 +59,6 @@ class TrainingStep(keras.Model):
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.net.trainable_variables)
-
-    def loss_terms(self, batch):
-        """Return {name: [B] float32} for the names in `term_names`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define loss_terms.")
 
     def make_train_function(self, force=False):
         """Compile the step; over several hosts with logs that are means over all of them.
