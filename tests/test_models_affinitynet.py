@@ -130,3 +130,20 @@ def test_published_network():
     assert limit == pytest.approx(4 * np.sqrt(6 / (448 + 448)), rel=1e-3)
     deviation = np.std(network.get_layer("f8_5").kernel)
     assert deviation == pytest.approx(np.sqrt(2 / 4096), rel=0.01)
+
+
+def test_gradients_are_the_same_bit_for_bit_each_time():
+    net = affinity_network(1 / 8, 1 / 2, train_batchnorm=True, freeze_stem=False, dropout=0.0)
+    images = np.random.default_rng(0).normal(size=(16, 96, 96, 3)).astype("f")
+
+    @tf.function
+    def gradients():
+        with tf.GradientTape() as tape:
+            features = net(images, training=True)["features"]
+            loss = tf.reduce_mean(tf.square(ops.pairwise_affinity(features, 5)))
+        return tape.gradient(loss, [v.value for v in net.trainable_variables])
+
+    first = gradients()
+    for _ in range(3):
+        for one, again in zip(first, gradients()):
+            np.testing.assert_array_equal(one, again)

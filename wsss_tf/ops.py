@@ -233,18 +233,45 @@ def pairwise_affinity(features, radius):
     Returns:
       float32 [B, O, M] in (0, 1]: exp(-mean over D of |difference|), pairs as in `pair_values`.
 
-    Memory in training: one [B, M, D] difference a pair offset (56 x 56, D = 448: 1.2 GB for B = 8).
+    Memory in training: a [B, h, w, D] gradient an offset (56 x 56, D = 448: 1.5 GB for B = 8).
     Source: AffinityNet (Ahn and Kwak, CVPR 2018), equation 1; official `network/resnet38_aff.py`.
     """
     features = ops.cast(features, "float32")
-    start, *ends = _pair_windows(features, radius)
-    batch = ops.shape(features)[0]
-    affinities = [
-        ops.reshape(ops.exp(-ops.mean(ops.abs(end - start), axis=-1)), (batch, -1)) for end in ends
-    ]
-    if not affinities:
-        return ops.zeros((batch, 0, ops.shape(start)[1] * ops.shape(start)[2]))
-    return ops.stack(affinities, axis=1)
+    batch, height, width, depth = ops.shape(features)
+    offsets = pair_offsets(radius)
+    if not offsets:
+        return ops.zeros((batch, 0, height * width))
+
+    # Left to itself TensorFlow adds the gradients of the windows, one an offset, in whatever order
+    # their buffers become free, also under op determinism. One reduction has a fixed order.
+    @ops.custom_gradient
+    def affinity_of(maps):
+        start, *ends = _pair_windows(maps, radius)
+        affinities = [ops.exp(-ops.mean(ops.abs(end - start), axis=-1)) for end in ends]
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            rows, columns = ops.shape(start)[1:3]
+            of_ends = [
+                ops.sign(start - end) * (upstream[:, i] * affinity / depth)[..., None]
+                for i, (end, affinity) in enumerate(zip(ends, affinities))
+            ]
+            of_start = -ops.sum(ops.stack(of_ends), axis=0)
+            on_map = [
+                ops.pad(part, [[0, 0], [dy, height - dy - rows], [x, width - x - columns], [0, 0]])
+                for part, (dy, x) in zip([of_start, *of_ends], _window_corners(radius))
+            ]
+            return ops.sum(ops.stack(on_map), axis=0)
+
+        return ops.stack(affinities, axis=1), gradient
+
+    return ops.reshape(affinity_of(features), (batch, len(offsets), -1))
+
+
+def _window_corners(radius):
+    """Return the top left corners (y, x) of the windows that `_pair_windows` cuts out."""
+    margin = max(radius - 1, 0)
+    return [(dy, dx + margin) for dy, dx in [(0, 0), *pair_offsets(radius)]]
 
 
 def _pair_windows(maps, radius):
@@ -252,7 +279,4 @@ def _pair_windows(maps, radius):
     height, width = ops.shape(maps)[1:3]
     margin = max(radius - 1, 0)
     rows, columns = height - margin, width - 2 * margin
-    return [
-        maps[:, dy : dy + rows, dx + margin : dx + margin + columns]
-        for dy, dx in [(0, 0), *pair_offsets(radius)]
-    ]
+    return [maps[:, y : y + rows, x : x + columns] for y, x in _window_corners(radius)]
