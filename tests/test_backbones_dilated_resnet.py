@@ -147,6 +147,15 @@ def test_batchnorm_is_synchronized_by_argument():
         assert {norm.synchronized for norm in norms} == {expected}
 
 
+def test_blocks_begin_as_identities_where_wanted():
+    net = dilated_resnet(width=1 / 16, zero_init_residual=True)
+    inner = [net.get_layer(f"conv4_block{i}_out").output for i in (1, 6)]
+    image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("f")
+    first, last = keras.Model(net.input, inner)(image)
+    assert np.ptp(first) > 0
+    np.testing.assert_array_equal(first, last)
+
+
 def test_parameters_are_the_published_ones():
     def trainable(net):
         return sum(int(np.prod(v.shape)) for v in net.trainable_variables)

@@ -16,13 +16,14 @@ _VARIANTS = {
 class _Blocks:
     """The bottleneck and the stems, with what all of them share. Layers are named as in Keras."""
 
-    def __init__(self, variant, width, train_batchnorm, synchronized):
+    def __init__(self, variant, width, train_batchnorm, synchronized, last_gamma):
         self.variant = variant
         self.width = width
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
+        self.last_gamma = last_gamma
 
-    def conv_norm(self, x, count, size, name, stride=1, dilation=1, relu=True):
+    def conv_norm(self, x, count, size, name, stride=1, dilation=1, relu=True, gamma="ones"):
         if size > 1:
             # On both sides, also before a stride; "same" would pad right and bottom only.
             pad = dilation * (size // 2)
@@ -41,6 +42,7 @@ class _Blocks:
         x = layers.BatchNormalization(
             epsilon=self.variant["epsilon"],
             momentum=0.9,
+            gamma_initializer=gamma,
             trainable=self.train_batchnorm,
             synchronized=self.train_batchnorm and self.synchronized,
             name=f"{name}_bn",
@@ -64,7 +66,7 @@ class _Blocks:
         first, second = (stride, 1) if self.variant["first_stride"] else (1, stride)
         x = self.conv_norm(x, count, 1, f"{name}_1", first)
         x = self.conv_norm(x, count, 3, f"{name}_2", second, dilation)
-        x = self.conv_norm(x, 4 * count, 1, f"{name}_3", relu=False)
+        x = self.conv_norm(x, 4 * count, 1, f"{name}_3", relu=False, gamma=self.last_gamma)
         x = layers.Add(name=f"{name}_add")([shortcut, x])
         return layers.ReLU(name=f"{name}_out")(x)
 
@@ -76,6 +78,7 @@ def dilated_resnet(
     width=1.0,
     train_batchnorm=True,
     synchronized_batchnorm=True,
+    zero_init_residual=False,
     image=None,
 ):
     """Build a dilated ResNet as a functional model of named feature maps.
@@ -90,6 +93,8 @@ def dilated_resnet(
       width: factor on every channel count, as `scale_channels` rounds; 1 is the published network.
       train_batchnorm: train BatchNorm with batch statistics; False freezes it.
       synchronized_batchnorm: statistics over all replicas, where BatchNorm is trained.
+      zero_init_residual: start from gamma = 0 in the last BatchNorm of each block, so that at first
+        blocks pass their input on; for networks that start from random values (Goyal et al., 2017).
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
@@ -114,7 +119,8 @@ def dilated_resnet(
     if variant not in _VARIANTS:
         raise ValueError(f"variant={variant!r}; choose one of {sorted(_VARIANTS)}.")
     style = _VARIANTS[variant]
-    blocks = _Blocks(style, width, train_batchnorm, synchronized_batchnorm)
+    last_gamma = "zeros" if zero_init_residual else "ones"
+    blocks = _Blocks(style, width, train_batchnorm, synchronized_batchnorm, last_gamma)
     if image is None:
         image = keras.Input((None, None, 3), name="image")
     x = blocks.stem(image)
