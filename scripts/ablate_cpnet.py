@@ -3,11 +3,13 @@
   python scripts/ablate_cpnet.py --output=DIR \\
       --gin_file=gin/data/shapes.gin --gin_file=gin/size/small_supervised.gin
 
-The rows are gin/cpnet_ade20k.gin with a part left out or put in. Runs that are finished are kept,
-interrupted ones go on; the table is DIR/table.md and table.csv. --dry_run lists the runs.
+Tables: `components` is gin/cpnet_ade20k.gin with a part left out or put in, `weights` the same with
+other weights of the affinity loss and of its parts. Runs that are finished are kept, interrupted
+ones go on; the table is DIR/table.md and table.csv. --dry_run lists the runs.
 """
 
 from ablation import Row, run
+from absl import flags
 
 from wsss_tf import command
 
@@ -15,7 +17,7 @@ _RECIPE = "gin/cpnet_ade20k.gin"
 _NO_PRIOR = "cpnet_step.prior_weight=None"
 _R50 = "dilated_resnet.depth=50"
 
-ROWS = {
+_COMPONENTS = {
     "fcn": Row(
         "dilated FCN",
         _RECIPE,
@@ -46,6 +48,18 @@ ROWS = {
     "cpnet50": Row("CPNet50", _RECIPE, (_R50,), (44.46, 81.38)),
     "cpnet101": Row("CPNet101", _RECIPE, ("dilated_resnet.depth=101",), (46.27, 81.85)),
 }
+_WEIGHTS = {
+    f"prior_{value}": Row(
+        f"affinity loss times {value:g}", _RECIPE, (_R50, f"cpnet_step.prior_weight={value}")
+    )
+    for value in (0.1, 0.25, 0.5, 1.0, 2.0)
+} | {
+    "unary": Row("its unary part only", _RECIPE, (_R50, "cpnet_step.global_weight=0.0")),
+    "global": Row("its global part only", _RECIPE, (_R50, "cpnet_step.unary_weight=0.0")),
+}
+TABLES = {"components": _COMPONENTS, "weights": _WEIGHTS}
+
+_TABLE = flags.DEFINE_enum("table", "components", list(TABLES), "Which table.")
 
 if __name__ == "__main__":
-    command.run(lambda: run(ROWS, "ADE20K val"))
+    command.run(lambda: run(TABLES[_TABLE.value], "ADE20K val"))

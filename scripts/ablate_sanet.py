@@ -4,9 +4,9 @@
       --gin_file=gin/data/shapes.gin --gin_file=gin/size/small_supervised.gin
 
 Tables: `modules` is the paper's table 3 (FCN, FCN-SE, SANet; 20 epochs), `alpha` and `beta` are the
-sweeps of its figure 4 (weights of the categorical and of the dense loss), `choices` compares what
-the paper leaves open. Runs that are finished are kept, interrupted ones go on; the table is
-DIR/table.md and table.csv. --dry_run lists the runs.
+sweeps of its figure 4 (weights of the categorical and of the dense loss), `losses` has each of the
+two on and off, `choices` compares what the paper leaves open. Runs that are finished are kept,
+interrupted ones go on; the table is DIR/table.md and table.csv. --dry_run lists the runs.
 """
 
 from ablation import Row, run
@@ -52,6 +52,15 @@ TABLES = {
         {0.0: 47.7, 0.1: 48.7, 0.2: 49.0, 0.4: 48.8, 0.6: 48.6, 0.8: 48.3, 1.0: 47.9},
     ),
     "beta": _sweep("beta", "den_weight", {0.2: 48.3, 0.4: 48.6, 0.6: 48.6, 0.8: 49.0, 1.0: 48.8}),
+    "losses": {
+        name: Row(title, _SANET, (_EPOCHS, _depth(50), *(f"sanet_step.{x}=None" for x in without)))
+        for name, title, without in (
+            ("mask", "mask loss", ("cat_weight", "den_weight")),
+            ("mask_cat", "+ categorical loss", ("den_weight",)),
+            ("mask_den", "+ dense loss", ("cat_weight",)),
+            ("all", "+ both", ()),
+        )
+    },
     "choices": {
         "relu": Row("attention ends in ReLU", _SANET, (_EPOCHS, _depth(50))),
         "sigmoid": Row(

@@ -69,14 +69,21 @@ def test_table_of_finished_runs(tmp_path):
     assert "sanet50,0,dense_logits,0.2500,0.8000,60" in (tmp_path / "table.csv").read_text()
 
 
-@pytest.mark.parametrize("script", ["ablate_cpnet", "ablate_sanet"])
-def test_dry_run_loads_every_row(tmp_path, script):
-    result = run_script(
-        script, "--dry_run", "--seeds=7", f"--output={tmp_path}", "--gin_file=gin/data/shapes.gin"
-    )
+@pytest.mark.parametrize(
+    ("script", "table", "count"),
+    [
+        ("ablate_cpnet", "components", 9),
+        ("ablate_cpnet", "weights", 7),
+        ("ablate_sanet", "modules", 6),
+        ("ablate_sanet", "losses", 4),
+    ],
+)
+def test_dry_run_loads_every_row(tmp_path, script, table, count):
+    where = (f"--output={tmp_path}", "--gin_file=gin/data/shapes.gin")
+    result = run_script(script, "--dry_run", "--seeds=7", f"--table={table}", *where)
     assert result.returncode == 0, result.stderr
     rows = result.stdout.splitlines()
-    assert len(rows) == {"ablate_cpnet": 9, "ablate_sanet": 6}[script]
+    assert len(rows) == count
     assert all("_7: " in row for row in rows)
     assert not list(tmp_path.iterdir())
 

@@ -79,6 +79,12 @@ def test_cpnet_terms(batch):
     value = 2 * np.mean(affinity_loss(outputs["prior"], low, K, masked=True))
     np.testing.assert_allclose(masked["loss_prior"], value, rtol=1e-4)
     np.testing.assert_allclose(masked["loss_seg"], expected["loss_seg"], rtol=1e-4)
+    parts = [
+        means(cpnet_step(net, **{off: 0.0}), batch)["loss_prior"]
+        for off in ("unary_weight", "global_weight")
+    ]
+    np.testing.assert_allclose(sum(parts), expected["loss_prior"], rtol=1e-4)
+    assert min(parts) > 0
     share = (batch["mask"] != 255).mean()
     everywhere = means(cpnet_step(net, over_all_pixels=True), batch)
     np.testing.assert_allclose(everywhere["loss_seg"], expected["loss_seg"] * share, rtol=1e-4)

@@ -7,10 +7,11 @@ from wsss_tf.training.supervised import SupervisedStep
 class CpnetStep(SupervisedStep):
     """The supervised step with CPNet's affinity loss; see `cpnet_step`."""
 
-    def __init__(self, net, prior_weight, map_size, masked, **kwargs):
+    def __init__(self, net, prior_weight, part_weights, map_size, masked, **kwargs):
         self.extra_term_names = () if prior_weight is None else ("loss_prior",)
         super().__init__(net, **kwargs)
         self.prior_weight = prior_weight
+        self.part_weights = part_weights
         self.map_size = map_size
         self.masked = masked
 
@@ -20,7 +21,9 @@ class CpnetStep(SupervisedStep):
             return {}
         num_classes = outputs["logits"].shape[-1]
         mask = downsample_mask(batch["mask"], self.map_size)
-        loss = affinity_loss(outputs["prior"], mask, num_classes, masked=self.masked)
+        loss = affinity_loss(
+            outputs["prior"], mask, num_classes, *self.part_weights, masked=self.masked
+        )
         return {"loss_prior": self.prior_weight * loss}
 
 
@@ -28,6 +31,8 @@ def cpnet_step(
     network,
     aux_weight=0.4,
     prior_weight=1.0,
+    unary_weight=1.0,
+    global_weight=1.0,
     over_all_pixels=False,
     masked_affinity=False,
     hard_probability=None,
@@ -40,6 +45,8 @@ def cpnet_step(
       aux_weight: of the auxiliary loss; None leaves it out.
       prior_weight: of the affinity loss; None leaves it out, and the prior then learns from the
         segmentation alone. A network without a prior needs None.
+      unary_weight, global_weight: of the affinity loss' two parts, as in
+        `losses.cpnet.affinity_loss`.
       over_all_pixels: divide the cross entropies by all pixels, as the official code's host did,
         instead of those that are not ignored.
       masked_affinity: leave ignored pixels out of the affinity loss, as `masked` in
@@ -55,7 +62,8 @@ def cpnet_step(
       ValueError: a term's output is not there; both `over_all_pixels` and `hard_probability` (when
         the loss is computed).
 
-    Source: CPNet (Yu et al., CVPR 2020), equation 6: weights 1, 0.4 and 1.
+    Source: CPNet (Yu et al., CVPR 2020), equations 5 and 6: weights 1, 0.4 and 1, and 1 and
+    1 within the affinity loss.
     """
     map_size = None
     if prior_weight is not None:
@@ -67,6 +75,7 @@ def cpnet_step(
     return CpnetStep(
         network,
         prior_weight,
+        (unary_weight, global_weight),
         map_size,
         masked_affinity,
         aux_weight=aux_weight,
