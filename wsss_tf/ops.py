@@ -233,8 +233,8 @@ def pairwise_affinity(features, radius):
     Returns:
       float32 [B, O, M] in (0, 1]: exp(-mean over D of |difference|), pairs as in `pair_values`.
 
-    Memory in training: two [B, h, w, D] maps an offset while gradients are summed (56 x 56, D = 448,
-    B = 8: 3 GB by count, not measured).
+    Memory in training: two [B, h, w, D] maps an offset while gradients are summed (56 x 56,
+    D = 448, B = 8: 3 GB by count, not measured).
     Source: AffinityNet (Ahn and Kwak, CVPR 2018), equation 1; official `network/resnet38_aff.py`.
     """
     features = ops.cast(features, "float32")
