@@ -6,7 +6,8 @@
 1: parts of SEAM, with and without the dense CRF; 2: CAM, Grad-CAM and Grad-CAM++ on the baseline;
 3: transforms; 4: range of random sizes; 5: scales at test time; figure6: mFN and mFP over those.
 Everything is scored on --split, multi-scale and with flip, at the best background threshold (with
-the CRF, at the better of the background powers 4 and 24).
+the CRF, at the best of --crf_powers; which one suits differs between methods, so Table 1 comes with
+the scores at each).
 
 A configuration is trained once a seed, in a process of its own, however many tables it is in.
 Runs that are finished are kept, interrupted ones go on. DIR gets table<N>.md, .csv and plots, and
@@ -46,6 +47,7 @@ _TRANSLATION = flags.DEFINE_float(
 )
 _RATE = flags.DEFINE_float("rate", 0.5, "Table 4: SEAM's rescale, and the wide range's lower end.")
 _CRF = flags.DEFINE_bool("crf", True, "Table 1: score with the dense CRF too, if it is installed.")
+_CRF_POWERS = flags.DEFINE_list("crf_powers", ["4", "24"], "Background powers before the CRF.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Overlays on gin/seam.gin.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Settings for every run, such as Recipe.epochs=2."
@@ -90,6 +92,7 @@ def _plan():
     if unknown:
         raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
     command.parse_scales(_SCALES.value)
+    _crf_powers()
     with_crf = _CRF.value and importlib.util.find_spec("pydensecrf") is not None
     if _CRF.value and not with_crf and "1" in _TABLES.value:
         print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
@@ -148,12 +151,16 @@ def _scores(run_dir):
 def _left(run_dir, evaluations):
     """Return what is left of a run: "training" and names of evaluations.
 
-    An evaluation on another split or at other scales does not count.
+    An evaluation on another split, at other scales or with other CRF powers does not count.
     """
     scores = _scores(run_dir)
 
     def is_there(evaluation):
         found = scores.get(evaluation, {})
+        if found and seam_tables.parse_evaluation(evaluation)[2]:
+            powers = {point["threshold"] for point in found["sweep"]}
+            if powers != set(_crf_powers()):
+                return False
         return found and all(found.get(key, value) == value for key, value in _scored_on().items())
 
     left = [] if "train_seconds" in scores else ["training"]
@@ -162,6 +169,10 @@ def _left(run_dir, evaluations):
 
 def _scored_on():
     return {"split": _SPLIT.value, "scales": list(command.parse_scales(_SCALES.value))}
+
+
+def _crf_powers():
+    return command.parse_positive("crf_powers", _CRF_POWERS.value, "4,24")
 
 
 def _say_what_is_left(output, plan):
@@ -208,7 +219,7 @@ def _run(run_dir, name, seed, evaluations):
     net = recipe_lib.load_network(run_dir)
     for evaluation in _left(run_dir, evaluations):
         start = time.time()
-        scores = score(net, source, evaluation, command.parse_scales(_SCALES.value))
+        scores = score(net, source, evaluation, command.parse_scales(_SCALES.value), _crf_powers())
         scores |= {"seconds": time.time() - start, **_scored_on()}
         run_folder.write_json(run_dir / "scores.json", {**_scores(run_dir), evaluation: scores})
     _write_hparams(run_dir, name, seed, settings)
@@ -227,7 +238,7 @@ def _check_settings(path, settings):
         )
 
 
-def score(net, source, evaluation, scales):
+def score(net, source, evaluation, scales, crf_powers):
     """Score a network on a source.
 
     Args:
@@ -235,10 +246,11 @@ def score(net, source, evaluation, scales):
       source: `data.source.Source` with masks.
       evaluation: as in `seam_tables`.
       scales: the scales that "all" are.
+      crf_powers: background powers to try before the CRF.
 
     Returns:
       {"miou", "threshold", "mfn", "mfp"} at the best threshold, and the whole "sweep"; with the
-      CRF {"miou", "threshold"}, the latter being the better background power, and "sweep" of both.
+      CRF {"miou", "threshold"}, the latter being the best background power, and "sweep" of all.
     """
     import numpy as np
     import tensorflow as tf
@@ -247,7 +259,7 @@ def score(net, source, evaluation, scales):
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
     from wsss_tf.evaluation.metrics import cam_metrics
     from wsss_tf.evaluation.threshold_sweep import Sweep
-    from wsss_tf.inference.cam_crf import BACKGROUND_POWERS, crf_label
+    from wsss_tf.inference.cam_crf import crf_label
     from wsss_tf.inference.grad_cam import METHODS, GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
@@ -256,7 +268,7 @@ def score(net, source, evaluation, scales):
     compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
     names = source.class_names
     sweep = Sweep(len(names))
-    confusions = {power: Confusion(len(names)) for power in BACKGROUND_POWERS.values()}
+    confusions = {power: Confusion(len(names)) for power in crf_powers}
     for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
         example = source.load(tf.constant(i))
         image, mask = example["image"].numpy(), example["mask"].numpy()
@@ -314,6 +326,7 @@ def _write_tables(output, tables, same):
         text = f"{one.title}\n\n{seam_tables.markdown(one, runs, _SPLIT.value)}"
         if name == "1":
             text += "\n" + seam_tables.outputs_markdown(runs, _SPLIT.value, list(same))
+            text += seam_tables.crf_markdown(one, runs, _SPLIT.value)
             _write_curves(output / f"{stem}.png", one, runs)
         if name == "figure6":
             with run_folder.atomic_path(output / f"{stem}.png") as temporary:

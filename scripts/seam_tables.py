@@ -225,6 +225,24 @@ def outputs_markdown(scores, split, rows):
     return _markdown(header, body)
 
 
+def crf_markdown(one, scores, split):
+    """Return Table 1's scores with the CRF at each background power, or "" if there are none."""
+    lines, powers = [], set()
+    for cell in (cell for cell in one.cells if parse_evaluation(cell.evaluation)[2]):
+        found = values(scores, cell, "sweep")
+        by_power = {}
+        for point in (point for sweep in found for point in sweep):
+            by_power.setdefault(point["threshold"], []).append(point["miou"])
+        powers |= by_power.keys()
+        lines.append((ROWS[cell.configuration][0], by_power))
+    if not powers:
+        return ""
+    order = sorted(powers)
+    header = [f"with the CRF, {split}", *(f"power {power:g}" for power in order)]
+    body = [[title, *(percent(known.get(power, [])) for power in order)] for title, known in lines]
+    return "\n" + _markdown(header, body)
+
+
 def _markdown(header, body):
     lines = [header, ["---"] * len(header), *body]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

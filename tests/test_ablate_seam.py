@@ -107,7 +107,7 @@ def scored(miou, **more):
 def test_tables_from_given_scores(tables):
     scores = {
         ("cam", "0"): {"train_seconds": 60, "cam": scored(0.40), "gradcam++": scored(0.3)},
-        ("cam", "1"): {"train_seconds": 120, "cam": scored(0.44), "cam+crf": scored(0.5)},
+        ("cam", "1"): {"train_seconds": 120, "cam": scored(0.44), "cam+crf": scored(0.5, sweep=[])},
         ("seam", "0"): {"train_seconds": None, "cam_rv": scored(0.61)},
     }
     text = tables.markdown(tables.table("1", SCALES), scores, "val")
@@ -130,6 +130,12 @@ def test_tables_from_given_scores(tables):
         "| Grad-CAM | - | - | 0 |",
         "| Grad-CAM++ | 30.00 | - | 1 |",
     ]
+    sweep = [{"threshold": 24.0, "miou": 0.5}, {"threshold": 4.0, "miou": 0.4}]
+    scores["cam", "1"]["cam+crf"]["sweep"] = sweep
+    lines = tables.crf_markdown(tables.table("1", SCALES), scores, "val").splitlines()
+    assert lines[1] == "| with the CRF, val | power 4 | power 24 |"
+    assert lines[3:5] == ["| CAM baseline | 40.00 | 50.00 |", "| + ER | - | - |"]
+    assert tables.crf_markdown(tables.table("2", SCALES), scores, "val") == ""
     rows = tables.csv_rows(tables.table("2", SCALES), scores)
     assert rows[0][:4] == ["method", "configuration", "evaluation", "seed"]
     assert rows[1] == ["CAM", "cam", "cam", "0", "0.4000", "0.2500", "0.5000", "", "47.43"]
@@ -248,6 +254,7 @@ def test_finished_runs_are_kept_and_other_settings_refused(output):
         (["--tables=7"], "'7'"),
         (["--tables=2", "--rows=seam"], "'seam'"),
         (["--scales=0"], "--scales=0"),
+        (["--crf_powers=4,x"], "--crf_powers=4,x"),
     ],
 )
 def test_wrong_flags_end_in_one_line(tmp_path, arguments, words):
@@ -264,7 +271,13 @@ def test_scores_with_the_crf_are_those_of_its_labels(output):
     points = {point["threshold"]: point["miou"] for point in scores["sweep"]}
     assert list(points) == [4, 24]
     assert scores["miou"] == max(points.values()) == points[scores["threshold"]]
-    assert f"| {100 * scores['miou']:.2f} |" in (output / "table1.md").read_text()
+    table = (output / "table1.md").read_text()
+    assert f"| {100 * scores['miou']:.2f} |" in table
+    assert f"| CAM baseline | {100 * points[4]:.2f} | {100 * points[24]:.2f} |" in table
+    # Other powers are other scores.
+    arguments = ["--tables=1", "--rows=cam", "--seeds=0", "--scales=0.5,1", "--dry_run"]
+    assert "cam_0: finished" in ok(output, *arguments)
+    assert "cam_0: to do: cam+crf (about" in ok(output, *arguments, "--crf_powers=2,4")
 
     from wsss_tf.data.shapes import shapes_source
     from wsss_tf.evaluation.confusion import Confusion, mean_iou

@@ -79,15 +79,20 @@ def _parse_flags(argv):
 
 
 def parse_scales(texts):
-    """Return the numbers of a --scales flag, positive floats.
+    """Return the numbers of a --scales flag, as `parse_positive` does."""
+    return parse_positive("scales", texts, "0.5,1,1.5,2")
+
+
+def parse_positive(flag, texts, example):
+    """Return the numbers of a list flag, a tuple of floats above zero, one at least.
 
     Raises:
-      UserError: one of them is not such a number.
+      UserError: one of them is not such a number, or there is none.
     """
     try:
-        scales = tuple(float(text) for text in texts)
+        numbers = tuple(float(text) for text in texts)
     except ValueError:
-        scales = ()
-    if not scales or min(scales) <= 0:
-        raise UserError(f"--scales={','.join(texts)}: give positive numbers, such as 0.5,1,1.5,2.")
-    return scales
+        numbers = ()
+    if not numbers or not all(0 < number < float("inf") for number in numbers):
+        raise UserError(f"--{flag}={','.join(texts)}: give positive numbers, such as {example}.")
+    return numbers
