@@ -288,6 +288,8 @@ def figure6_png(one, scores):
                 x, y, error = zip(*points)
                 axes.errorbar(x, y, error, fmt="o-", color=colour, capsize=3, label=group)
         axes.set(title=f"{title} (lower is better)", xlabel="scale of the picture", ylim=(0, None))
+        scales = sorted({x for line in axes.containers for x in line.lines[0].get_xdata()})
+        axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
         axes.grid(color="0.9")
         axes.legend(frameon=False)
     buffer = io.BytesIO()

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from wsss_tf import images
 
@@ -32,38 +33,44 @@ def curves_png(runs, dark=False):
     figure = Figure(figsize=(10, 3.8), dpi=144, facecolor=colours["face"], layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
+    is_comparison = len(runs) > 1
     for number, (name, sweep) in enumerate(runs.items()):
         colour = _LINES[number % len(_LINES)]
-        label = name if len(runs) > 1 else None
         threshold = [point["threshold"] for point in sweep]
         miou = [100 * point["miou"] for point in sweep]
-        left.plot(threshold, miou, color=colour, linewidth=2, label=label)
         best = int(np.argmax(miou))
+        text = f"{miou[best]:.2f} at {threshold[best]:g}"
+        left.plot(threshold, miou, color=colour, linewidth=2, label=f"{name}, {text}")
         left.plot(threshold[best], miou[best], "o", color=colour, markersize=7)
-        left.annotate(
-            f"{miou[best]:.2f} at {threshold[best]:g}",
-            (threshold[best], miou[best]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            color=colour,
-            fontweight="bold",
-        )
-        for key, style, meaning in _RATIOS:
+        if not is_comparison:  # beside each other they would overlap; then the legend says it
+            left.annotate(
+                text,
+                (threshold[best], miou[best]),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontweight="bold",
+            )
+        for key, style, _ in _RATIOS:
             values = [np.nan if point[key] is None else point[key] for point in sweep]
-            text = meaning if label is None else f"{label}: {meaning.split(',')[0]}"
             # A single run has a colour for each of its curves, several have one colour each.
-            shade = _LINES[style == "--"] if label is None else colour
-            right.plot(threshold, values, style, color=shade, linewidth=2, label=text)
+            shade = colour if is_comparison else _LINES[style == "--"]
+            right.plot(threshold, values, style, color=shade, linewidth=2)
     left.set(title="Mean IoU (%)", xlabel="background threshold")
     left.margins(y=0.16)
     right.set(title="mFN and mFP (lower is better)", xlabel="background threshold")
     _limit_ratio(right)
     for axes in (left, right):
         _style(axes, colours)
-    if len(runs) > 1:
+    if is_comparison:
         left.legend(frameon=False, labelcolor=colours["text"])
-    right.legend(frameon=False, labelcolor=colours["text"])
+    keys = [
+        Line2D([], [], color=colours["text"] if is_comparison else shade, linestyle=style)
+        for (_, style, _), shade in zip(_RATIOS, _LINES)
+    ]
+    meanings = [meaning for _, _, meaning in _RATIOS]
+    right.legend(keys, meanings, frameon=False, labelcolor=colours["text"])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=colours["face"])
     return buffer.getvalue()
