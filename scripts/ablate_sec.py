@@ -7,8 +7,9 @@ Rows: all three losses (sec); one of them left out (no_seed, no_expand, no_const
 loss with maximum (max) and average (average) in place of weighted rank pooling, for present, absent
 and background classes alike; and present_D, the recipe with decay D for present classes, for each
 of --decays. All runs have the same cues, data, schedule and seeds. Each is scored on --split by the
-mean IoU of its masks, single scale, without CRF. Runs that are finished are kept, interrupted ones
-go on. Results: DIR/table.md, table.csv and table.png. --dry_run lists the runs.
+mean IoU of its masks, single scale, without the CRF and after it (--nopostprocess leaves that out).
+Runs that are finished are kept, interrupted ones go on. Results: DIR/table.md, table.csv and
+table.png. --dry_run lists the runs.
 """
 
 import dataclasses
@@ -77,22 +78,28 @@ def _draw(scored, split):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    points = {row: mean_and_spread(runs, "logits", "miou") for row, runs in scored.items()}
-    swept = [row for row in points if row.startswith("present_")]
-    bars = [row for row in points if row not in swept]
+    swept = [row for row in scored if row.startswith("present_")]
+    bars = [row for row in scored if row not in swept]
+    outputs = {"logits": "without the CRF", "postprocessed": "with the CRF"}
     parts = [part for part in (bars, swept) if part]
     figure = Figure(figsize=(5 * len(parts), 4), dpi=144, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(parts), squeeze=False)[0]
     for axis, part in zip(axes, parts):
-        means, spreads = zip(*(points[row] for row in part))
-        if part is swept:
-            decays = [float(row.removeprefix("present_")) for row in part]
-            axis.errorbar(decays, means, spreads, marker="o", capsize=3)
-            axis.set_xlabel("decay for present classes")
-        else:
-            axis.bar(part, means, yerr=spreads, capsize=3)
-            axis.tick_params("x", rotation=30)
+        for number, (output, label) in enumerate(outputs.items()):
+            points = [mean_and_spread(scored[row], output, "miou") for row in part]
+            if None in points:
+                continue
+            means, spreads = zip(*points)
+            if part is swept:
+                decays = [float(row.removeprefix("present_")) for row in part]
+                axis.errorbar(decays, means, spreads, marker="o", capsize=3, label=label)
+                axis.set_xlabel("decay for present classes")
+            else:
+                places = [place + 0.4 * (number - 0.5) for place in range(len(part))]
+                axis.bar(places, means, 0.38, yerr=spreads, capsize=3, label=label)
+                axis.set_xticks(range(len(part)), part, rotation=30)
+        axis.legend(frameon=False)
         axis.set_ylabel(f"mIoU on {split}, %")
         axis.grid(axis="y", alpha=0.3)
     buffer = io.BytesIO()

@@ -44,8 +44,21 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, order an
 _SPLIT = flags.DEFINE_string("split", "val", "Split to score on.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Overlays on each row's recipe.")
 _GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Settings for every row.")
+_POSTPROCESS = flags.DEFINE_bool(
+    "postprocess",
+    True,
+    "Score with the recipe's postprocess (such as a CRF) as well, if it has one.",
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check and list the runs, and do nothing.")
 _RUN = flags.DEFINE_string("run", None, "ROW:SEED; one run only (what the script starts).")
+
+
+# What is scored, and the head of its column.
+_OUTPUTS = {
+    "logits": "mIoU",
+    "dense_logits": "mIoU of the dense prediction",
+    "postprocessed": "mIoU after the postprocess",
+}
 
 
 def run(rows, paper_split=None, more_rows=None, draw=None):
@@ -118,28 +131,52 @@ def _run_one(row, seed, run_dir):
 
 
 def _score(recipe, run_dir):
-    """Return {output: {"miou", "pixel_accuracy"}} over the split, as the recipe infers."""
+    """Return {output: {"miou", "pixel_accuracy"}} over the split, as the recipe infers.
+
+    Outputs are those of `_OUTPUTS` that there are.
+    """
     import keras
 
-    from wsss_tf.stages import make_predictor
+    from wsss_tf.stages import make_postprocess, make_predictor
     from wsss_tf.validation import make_mask_validation
 
     net = recipe_lib.load_network(run_dir)
     source = recipe.true_source(_SPLIT.value)
-    scores = {}
-    for name in ("logits", "dense_logits"):
-        if name in net.output:
-            one = keras.Model(net.input, {"logits": net.output[name]})
-            scores[name], _ = make_mask_validation(
-                source, make_predictor(recipe, one), len(source)
-            )()
-    return scores
+
+    def predictor(output):
+        return make_predictor(recipe, keras.Model(net.input, {"logits": net.output[output]}))
+
+    predictors = {
+        name: predictor(name) for name in ("logits", "dense_logits") if name in net.output
+    }
+    postprocess = make_postprocess(recipe) if _POSTPROCESS.value else None
+    if postprocess is not None:
+        predictors["postprocessed"] = _after(predictors["logits"], postprocess)
+    return {
+        name: make_mask_validation(source, predict, len(source))()[0]
+        for name, predict in predictors.items()
+    }
+
+
+def _after(predict, postprocess):
+    """Return the function of one picture, [1, H, W, 3], to postprocessed probabilities."""
+    import tensorflow as tf
+
+    def predict_and_postprocess(pictures):
+        [probabilities] = predict(pictures).numpy()
+        return tf.convert_to_tensor(postprocess(probabilities, pictures[0]))[None]
+
+    return predict_and_postprocess
 
 
 def _write_table(rows, scored, output, paper_split):
-    has_dense = any("dense_logits" in run for runs in scored.values() for run in runs)
+    more = [
+        output
+        for output in _OUTPUTS
+        if output != "logits" and any(output in run for runs in scored.values() for run in runs)
+    ]
     head = ["row", f"mIoU, {_SPLIT.value}", "pixel accuracy"]
-    head += ["mIoU of the dense prediction"] if has_dense else []
+    head += [_OUTPUTS[output] for output in more]
     head += ["seeds", "minutes a run"]
     if paper_split is not None:
         head += [f"paper mIoU ({paper_split})", "paper pixel accuracy"]
@@ -152,15 +189,14 @@ def _write_table(rows, scored, output, paper_split):
             _percent(runs, "logits", "miou"),
             _percent(runs, "logits", "pixel_accuracy"),
         ]
-        if has_dense:
-            text.append(_percent(runs, "dense_logits", "miou"))
+        text += [_percent(runs, output, "miou") for output in more]
         minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
         text += [str(len(runs)), f"{minutes:.1f}"]
         if paper_split is not None:
             text += ["–" if value is None else f"{value:.2f}" for value in row.paper]
         lines.append("| " + " | ".join(text) + " |")
         for seed, run in zip(_SEEDS.value, runs):
-            for kind in ("logits", "dense_logits"):
+            for kind in _OUTPUTS:
                 if kind in run:
                     values = [f"{run[kind][key]:.4f}" for key in ("miou", "pixel_accuracy")]
                     cells.append([name, seed, kind, *values, f"{run['train_seconds']:.0f}"])
@@ -176,7 +212,7 @@ def mean_and_spread(runs, output, key):
 
     Args:
       runs: list of what `scores.json` holds, one a seed.
-      output: of the network, "logits" or "dense_logits".
+      output: a key of `_OUTPUTS`.
       key: "miou" or "pixel_accuracy".
     """
     values = [100 * run[output][key] for run in runs if output in run]

@@ -139,7 +139,11 @@ def test_ablation_tables_what_has_been_run(tmp_path):
     for name, miou in scores.items():
         run_folder.write_json(
             tmp_path / name / "scores.json",
-            {"logits": {"miou": miou, "pixel_accuracy": miou + 0.1}, "train_seconds": 90},
+            {
+                "logits": {"miou": miou, "pixel_accuracy": miou + 0.1},
+                "postprocessed": {"miou": miou + 0.2, "pixel_accuracy": miou + 0.3},
+                "train_seconds": 90,
+            },
         )
     out = script_ok(
         "ablate_sec",
@@ -149,14 +153,19 @@ def test_ablation_tables_what_has_been_run(tmp_path):
         "--rows=sec",
         "--decays=0.9",
     )
-    assert "| seed + expand + constrain | 55.00 ± 7.07 | 65.00 ± 7.07 | 2 | 1.5 |" in out
-    assert "| decay 0.9 for present classes | 25.00 ± 0.00 | 35.00 ± 0.00 | 2 | 1.5 |" in out
+    assert "| mIoU after the postprocess |" in out
+    row = "| seed + expand + constrain | 55.00 ± 7.07 | 65.00 ± 7.07 | 75.00 ± 7.07 | 2 | 1.5 |"
+    assert row in out
+    assert "classes | 25.00 ± 0.00 | 35.00 ± 0.00 | 45.00 ± 0.00 | 2 | 1.5 |" in out
     assert (tmp_path / "table.md").read_text() == out
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert rows[0] == "row,seed,output,miou,pixel_accuracy,train_seconds"
-    assert rows[2] == "sec,1,logits,0.6000,0.7000,90"
+    assert rows[3:5] == [
+        "sec,1,logits,0.6000,0.7000,90",
+        "sec,1,postprocessed,0.8000,0.9000,90",
+    ]
     assert "paper" not in out
-    assert len(rows) == 5
+    assert len(rows) == 1 + 4 * 2
     assert (tmp_path / "table.png").stat().st_size > 5000
 
 
