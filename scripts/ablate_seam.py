@@ -28,6 +28,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import seam_tables
+from ablation_runs import add_scores, check_settings, read_scores, train_once
 from absl import flags
 from seam_tables import ROWS
 
@@ -62,7 +63,7 @@ def main():
     output = pathlib.Path(_OUTPUT.value)
     for seed in _SEEDS.value:
         for name in plan:
-            _check_settings(output / f"{name}_{seed}" / "settings.gin", _settings(name, seed))
+            check_settings(output / f"{name}_{seed}", _settings(name, seed))
     if _RUN.value:
         name, seed = _RUN.value.split(":")
         _run(output / f"{name}_{seed}", name, seed, plan[name])
@@ -143,32 +144,29 @@ def _settings(name, seed):
     return recipe_lib.parsed_config()
 
 
-def _scores(run_dir):
-    path = run_dir / "scores.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def _left(run_dir, evaluations):
     """Return what is left of a run: "training" and names of evaluations.
 
     An evaluation on another split, at other scales or with other CRF powers does not count.
     """
-    scores = _scores(run_dir)
+    scores = read_scores(run_dir)
 
     def is_there(evaluation):
-        found = scores.get(evaluation, {})
-        if found and seam_tables.parse_evaluation(evaluation)[2]:
-            powers = {point["threshold"] for point in found["sweep"]}
-            if powers != set(_crf_powers()):
-                return False
-        return found and all(found.get(key, value) == value for key, value in _scored_on().items())
+        return _scored_on(evaluation).items() <= scores.get(evaluation, {}).items()
 
     left = [] if "train_seconds" in scores else ["training"]
     return left + [evaluation for evaluation in evaluations if not is_there(evaluation)]
 
 
-def _scored_on():
-    return {"split": _SPLIT.value, "scales": list(command.parse_scales(_SCALES.value))}
+def _scored_on(evaluation):
+    """Return what a score depends on besides the run, as scores.json holds it."""
+    _, scale, with_crf = seam_tables.parse_evaluation(evaluation)
+    scales = command.parse_scales(_SCALES.value) if scale is None else [float(scale)]
+    return {
+        "split": _SPLIT.value,
+        "scales": list(scales),
+        **({"crf_powers": list(_crf_powers())} if with_crf else {}),
+    }
 
 
 def _crf_powers():
@@ -180,7 +178,7 @@ def _say_what_is_left(output, plan):
     for path in sorted(output.glob("*_*/scores.json")):
         name, _, seed = path.parent.name.rpartition("_")
         if name in seam_tables.CONFIGURATIONS:
-            known[name, seed] = _scores(path.parent)
+            known[name, seed] = read_scores(path.parent)
     total, is_whole = 0.0, True
     for seed in _SEEDS.value:
         for name, evaluations in plan.items():
@@ -201,41 +199,19 @@ def _say_what_is_left(output, plan):
 
 
 def _run(run_dir, name, seed, evaluations):
-    from wsss_tf.stages import train
-
     recipe = _load_recipe(name, seed)
     settings = recipe_lib.parsed_config()
     source = recipe.source(split=_SPLIT.value)
     if not source.has_masks:
         raise UserError(f"--split={_SPLIT.value}: there are no masks to score against.")
-    if "training" in _left(run_dir, []):
-        # Of a run that goes on the time is that of a part only.
-        is_new = not (run_dir / "checkpoints").is_dir()
-        run_folder.write_text(run_dir / "settings.gin", settings)
-        start = time.time()
-        train(recipe, run_dir)
-        seconds = time.time() - start if is_new else None
-        run_folder.write_json(run_dir / "scores.json", {"train_seconds": seconds})
+    train_once(recipe, run_dir, settings)
     net = recipe_lib.load_network(run_dir)
     for evaluation in _left(run_dir, evaluations):
         start = time.time()
         scores = score(net, source, evaluation, command.parse_scales(_SCALES.value), _crf_powers())
-        scores |= {"seconds": time.time() - start, **_scored_on()}
-        run_folder.write_json(run_dir / "scores.json", {**_scores(run_dir), evaluation: scores})
+        scores |= {"seconds": time.time() - start, **_scored_on(evaluation)}
+        add_scores(run_dir, {evaluation: scores})
     _write_hparams(run_dir, name, seed, settings)
-
-
-def _check_settings(path, settings):
-    """Refuse a run folder that was made with other settings."""
-    if not path.is_file():
-        return
-    before, now = (text.splitlines() for text in (path.read_text(), settings))
-    changed = [f"now {line}" for line in now if line not in before]
-    changed += [f"then {line}" for line in before if line not in now]
-    if changed:
-        raise UserError(
-            f"{path.parent}: was made with other settings ({changed[0]}); use another --output."
-        )
 
 
 def score(net, source, evaluation, scales, crf_powers):
@@ -307,7 +283,7 @@ def _write_hparams(run_dir, name, seed, settings):
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
         hp.hparams({"configuration": name, **values}, trial_id=run_dir.name)
-        for evaluation, scores in _scores(run_dir).items():
+        for evaluation, scores in read_scores(run_dir).items():
             if isinstance(scores, dict):
                 tf.summary.scalar(f"miou/{evaluation}", scores["miou"], step=0)
     writer.close()
@@ -320,7 +296,7 @@ def _write_tables(output, tables, same):
     runs = {}
     for seed in _SEEDS.value:
         for name, original in same.items():
-            runs[name, seed] = _scores(output / f"{original}_{seed}")
+            runs[name, seed] = read_scores(output / f"{original}_{seed}")
     for name, one in tables.items():
         stem = name if name == "figure6" else f"table{name}"
         text = f"{one.title}\n\n{seam_tables.markdown(one, runs, _SPLIT.value)}"

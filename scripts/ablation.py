@@ -5,13 +5,12 @@ Not a script of its own: `ablate_cpnet.py`, `ablate_sanet.py` and `ablate_sec.py
 
 import csv
 import dataclasses
-import json
 import pathlib
 import statistics
 import subprocess
 import sys
-import time
 
+from ablation_runs import add_scores, check_settings, read_scores, train_once
 from absl import flags
 
 from wsss_tf import recipe as recipe_lib
@@ -86,29 +85,24 @@ def run(rows, paper_split=None, more_rows=None, draw=None):
         name, seed = _RUN.value.split(":")
         _run_one(rows[name], seed, output / f"{name}_{seed}")
         return
-    if _DRY_RUN.value:
-        for name in names:
-            _load(rows[name], _SEEDS.value[0])  # a wrong binding is found here
-        for seed in _SEEDS.value:
-            for name in names:
-                is_done = (output / f"{name}_{seed}" / "scores.json").is_file()
-                settings = " ".join(rows[name].bindings) or "the recipe's"
-                print(f"{output / f'{name}_{seed}'}: {'done' if is_done else settings}")
-        return
     # Seeds outside, so that an interrupted comparison still has whole rows to compare.
-    for seed in _SEEDS.value:
-        for name in names:
-            if not (output / f"{name}_{seed}" / "scores.json").is_file():
-                # A process each: TensorFlow's state and memory start afresh.
-                subprocess.run([sys.executable, *sys.argv, f"--run={name}:{seed}"], check=True)
+    runs = [(name, seed, output / f"{name}_{seed}") for seed in _SEEDS.value for name in names]
+    for name, seed, run_dir in runs:
+        _load(rows[name], seed)  # a wrong binding is found here
+        check_settings(run_dir, recipe_lib.parsed_config())
+    if _DRY_RUN.value:
+        for name, _, run_dir in runs:
+            settings = " ".join(rows[name].bindings) or "the recipe's"
+            print(f"{run_dir}: {'done' if _is_finished(run_dir) else settings}")
+        return
+    for name, seed, run_dir in runs:
+        if not _is_finished(run_dir):
+            # A process each: TensorFlow's state and memory start afresh.
+            one = [sys.executable, *sys.argv, f"--run={name}:{seed}"]
+            if subprocess.run(one).returncode:
+                raise UserError(f"{run_dir} failed, see above; the same command goes on.")
     rows = {name: rows[name] for name in names}
-    scored = {
-        name: [
-            json.loads((output / f"{name}_{seed}" / "scores.json").read_text())
-            for seed in _SEEDS.value
-        ]
-        for name in rows
-    }
+    scored = {name: [_scores(output / f"{name}_{seed}") for seed in _SEEDS.value] for name in rows}
     _write_table(rows, scored, output, paper_split)
     if draw is not None:
         with run_folder.atomic_path(output / "table.png") as temporary:
@@ -120,20 +114,27 @@ def _load(row, seed):
     return recipe_lib.load([row.recipe, *_GIN_FILE.value], bindings)
 
 
-def _run_one(row, seed, run_dir):
-    from wsss_tf.stages import train
+def _scores(run_dir):
+    """Return a run's "train_seconds" and what `_score` returned for the split."""
+    scores = read_scores(run_dir)
+    return {"train_seconds": scores.get("train_seconds"), **scores.get(_SPLIT.value, {})}
 
+
+def _is_finished(run_dir):
+    return {"logits", *(["postprocessed"] if _POSTPROCESS.value else [])} <= _scores(run_dir).keys()
+
+
+def _run_one(row, seed, run_dir):
     recipe = _load(row, seed)
-    start = time.time()
-    train(recipe, run_dir)
-    scores = {"train_seconds": time.time() - start, **_score(recipe, run_dir)}
-    run_folder.write_json(run_dir / "scores.json", scores)
+    train_once(recipe, run_dir, recipe_lib.parsed_config())
+    add_scores(run_dir, {_SPLIT.value: _score(recipe, run_dir)})
 
 
 def _score(recipe, run_dir):
     """Return {output: {"miou", "pixel_accuracy"}} over the split, as the recipe infers.
 
-    Outputs are those of `_OUTPUTS` that there are.
+    Outputs are those of `_OUTPUTS` that there are; "postprocessed" is None for a recipe that has
+    no postprocess.
     """
     import keras
 
@@ -152,10 +153,11 @@ def _score(recipe, run_dir):
     postprocess = make_postprocess(recipe) if _POSTPROCESS.value else None
     if postprocess is not None:
         predictors["postprocessed"] = _after(predictors["logits"], postprocess)
-    return {
+    scores = {
         name: make_mask_validation(source, predict, len(source))()[0]
         for name, predict in predictors.items()
     }
+    return {"postprocessed": None, **scores} if _POSTPROCESS.value else scores
 
 
 def _after(predict, postprocess):
@@ -173,7 +175,7 @@ def _write_table(rows, scored, output, paper_split):
     more = [
         output
         for output in _OUTPUTS
-        if output != "logits" and any(output in run for runs in scored.values() for run in runs)
+        if output != "logits" and any(run.get(output) for runs in scored.values() for run in runs)
     ]
     head = ["row", f"mIoU, {_SPLIT.value}", "pixel accuracy"]
     head += [_OUTPUTS[output] for output in more]
@@ -190,16 +192,18 @@ def _write_table(rows, scored, output, paper_split):
             _percent(runs, "logits", "pixel_accuracy"),
         ]
         text += [_percent(runs, output, "miou") for output in more]
-        minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
-        text += [str(len(runs)), f"{minutes:.1f}"]
+        seconds = [run["train_seconds"] for run in runs if run["train_seconds"] is not None]
+        minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
+        text += [str(len(runs)), minutes]
         if paper_split is not None:
             text += ["–" if value is None else f"{value:.2f}" for value in row.paper]
         lines.append("| " + " | ".join(text) + " |")
         for seed, run in zip(_SEEDS.value, runs):
             for kind in _OUTPUTS:
-                if kind in run:
+                if run.get(kind):
                     values = [f"{run[kind][key]:.4f}" for key in ("miou", "pixel_accuracy")]
-                    cells.append([name, seed, kind, *values, f"{run['train_seconds']:.0f}"])
+                    time = run["train_seconds"]
+                    cells.append([name, seed, kind, *values, "" if time is None else f"{time:.0f}"])
     table = "\n".join(lines) + "\n"
     run_folder.write_text(output / "table.md", table)
     with run_folder.atomic_path(output / "table.csv") as temporary, temporary.open("w") as file:
@@ -215,7 +219,7 @@ def mean_and_spread(runs, output, key):
       output: a key of `_OUTPUTS`.
       key: "miou" or "pixel_accuracy".
     """
-    values = [100 * run[output][key] for run in runs if output in run]
+    values = [100 * run[output][key] for run in runs if run.get(output)]
     if not values:
         return None
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0

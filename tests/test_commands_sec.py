@@ -1,6 +1,7 @@
 """SEC as a user runs it: classifiers, cues, segmentation network; and its scripts."""
 
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -134,15 +135,35 @@ def test_ablation_says_what_it_would_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_ablation_trains_once_and_scores_each_split(cues, tmp_path):
+    postprocess = importlib.util.find_spec("pydensecrf") is not None
+    arguments = (
+        "--rows=no_constrain", "--seeds=0", TINY, f"--cues={cues}", f"--output={tmp_path}",
+        f"--postprocess={postprocess}",
+    )  # fmt: skip
+    out = script_ok("ablate_sec", *arguments)
+    trained = (tmp_path / "no_constrain_0/checkpoints/last.keras").stat().st_mtime_ns
+    script_ok("ablate_sec", *arguments, "--split=train")
+    scores = json.loads((tmp_path / "no_constrain_0/scores.json").read_text())
+    assert scores.keys() == {"train_seconds", "val", "train"}
+    for split in ("val", "train"):
+        assert scores[split].keys() == {"logits", *(["postprocessed"] if postprocess else [])}
+    assert scores["val"]["logits"]["pixel_accuracy"] != scores["train"]["logits"]["pixel_accuracy"]
+    assert f"{100 * scores['val']['logits']['miou']:.2f}" in out
+    assert (tmp_path / "no_constrain_0/checkpoints/last.keras").stat().st_mtime_ns == trained
+
+
 def test_ablation_tables_what_has_been_run(tmp_path):
     scores = {"sec_0": 0.5, "sec_1": 0.6, "present_0.9_0": 0.25, "present_0.9_1": 0.25}
     for name, miou in scores.items():
         run_folder.write_json(
             tmp_path / name / "scores.json",
             {
-                "logits": {"miou": miou, "pixel_accuracy": miou + 0.1},
-                "postprocessed": {"miou": miou + 0.2, "pixel_accuracy": miou + 0.3},
                 "train_seconds": 90,
+                "val": {
+                    "logits": {"miou": miou, "pixel_accuracy": miou + 0.1},
+                    "postprocessed": {"miou": miou + 0.2, "pixel_accuracy": miou + 0.3},
+                },
             },
         )
     out = script_ok(

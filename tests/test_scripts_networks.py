@@ -46,10 +46,10 @@ def run_script(name, *arguments):
 
 
 def scores(miou, dense=None):
-    made = {"train_seconds": 60.0, "logits": {"miou": miou, "pixel_accuracy": 0.9}}
+    made = {"logits": {"miou": miou, "pixel_accuracy": 0.9}, "postprocessed": None}
     if dense is not None:
         made["dense_logits"] = {"miou": dense, "pixel_accuracy": 0.8}
-    return made
+    return {"train_seconds": 60.0, "val": made}
 
 
 def test_table_of_finished_runs(tmp_path):
@@ -67,6 +67,18 @@ def test_table_of_finished_runs(tmp_path):
     assert "| FCN50-SE | 50.00 | 90.00 | – | 1 | 1.0 | 44.60 | 76.00 |" in table
     assert "| SANet50 | 70.00 | 90.00 | 25.00 | 1 | 1.0 | 49.00 | 78.90 |" in table
     assert "sanet50,0,dense_logits,0.2500,0.8000,60" in (tmp_path / "table.csv").read_text()
+    # Scores on another split are other scores; other settings are another run.
+    (tmp_path / "se50_0/settings.gin").write_text("recipe.Recipe.epochs = 7\n")
+    result = run_script("ablate_sanet", *arguments, "--rows=se50", "--seeds=0", "--dry_run")
+    assert result.returncode == 2
+    assert "made with other settings" in result.stderr
+    (tmp_path / "se50_0/settings.gin").unlink()
+    result = run_script(
+        "ablate_sanet", *arguments, "--rows=se50", "--seeds=0", "--dry_run", "--split=test"
+    )
+    assert "done" not in result.stdout
+    result = run_script("ablate_sanet", *arguments, "--rows=se50", "--seeds=0", "--dry_run")
+    assert result.stdout.endswith("se50_0: done\n")
 
 
 @pytest.mark.parametrize(
