@@ -42,11 +42,14 @@ _ROWS = flags.DEFINE_list("rows", None, "Only these configurations; default: wha
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, order and augmentation.")
 _SPLIT = flags.DEFINE_string("split", "val", "Split to score on.")
 _SCALES = flags.DEFINE_list("scales", ["0.5", "1", "1.5", "2"], "Scales at test time.")
+_RESCALE = flags.DEFINE_float("rescale", 0.3, "Table 3: factor on height and width.")
 _ROTATION = flags.DEFINE_float("rotation", 20, "Table 3: largest angle, degrees.")
 _TRANSLATION = flags.DEFINE_float(
     "translation", 15, "Table 3: largest shift, pixels (of 448 in the paper)."
 )
-_RATE = flags.DEFINE_float("rate", 0.5, "Table 4: SEAM's rescale, and the wide range's lower end.")
+_RATE = flags.DEFINE_float(
+    "rate", 0.5, "Table 4: SEAM's rescale, and how far down its wide range goes."
+)
 _CRF = flags.DEFINE_bool("crf", True, "Table 1: score with the dense CRF too, if it is installed.")
 _CRF_POWERS = flags.DEFINE_list("crf_powers", ["4", "24"], "Background powers before the CRF.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Overlays on gin/seam.gin.")
@@ -130,6 +133,7 @@ def _load_recipe(name, seed):
         wide = round(_RATE.value * gin.query_parameter("seam_augmentation.min_long_side"))
     own = seam_tables.bindings(
         name,
+        rescale=_RESCALE.value,
         rotation=_ROTATION.value,
         translation=_TRANSLATION.value,
         rate=_RATE.value,

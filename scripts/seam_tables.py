@@ -16,24 +16,34 @@ ROWS = {
     "pcm": ("+ ER + PCM", ["seam_step.hard_pixel_ratio=1.0"], 55.08),
     "seam": ("+ ER + PCM + hard pixels (SEAM)", [], 55.41),
 }
-# SEAM with other transforms, and both with a wider range of random sizes.
-_NO_RESCALE = "seam_step.rescale=1"
-_FLIP = "seam_step.flip=True"
-_ROTATION = "seam_step.rotation={rotation}"
-_TRANSLATION = "seam_step.translation={translation}"
-_RATE = "seam_step.rescale={rate}"
+
+
+def _transform(rescale="1.0", flip=False, rotation="0.0", translation="0.0"):
+    # All four, whatever those of the recipe are.
+    values = {"rescale": rescale, "flip": flip, "rotation": rotation, "translation": translation}
+    return [f"seam_step.{name}={value}" for name, value in values.items()]
+
+
+# The transforms of Table 3, and the wider range of random sizes of Table 4.
+_TRANSFORMS = {
+    "rescale": ("rescale", _transform("{rescale}")),
+    "flip": ("flip", _transform(flip=True)),
+    "rotation": ("rotation", _transform(rotation="{rotation}")),
+    "translation": ("translation", _transform(translation="{translation}")),
+    "rescale_flip": ("rescale, flip", _transform("{rescale}", flip=True)),
+    "rescale_rotation": ("rescale, rotation", _transform("{rescale}", rotation="{rotation}")),
+    "rescale_translation": (
+        "rescale, translation",
+        _transform("{rescale}", translation="{translation}"),
+    ),
+    "all_transforms": ("all four", _transform("{rescale}", True, "{rotation}", "{translation}")),
+}
 _WIDE = "seam_augmentation.min_long_side={wide_min_long_side}"
 _OTHERS = {
-    "flip": ("flip", [_NO_RESCALE, _FLIP]),
-    "rotation": ("rotation", [_NO_RESCALE, _ROTATION]),
-    "translation": ("translation", [_NO_RESCALE, _TRANSLATION]),
-    "rescale_flip": ("rescale, flip", [_FLIP]),
-    "rescale_rotation": ("rescale, rotation", [_ROTATION]),
-    "rescale_translation": ("rescale, translation", [_TRANSLATION]),
-    "all_transforms": ("all four", [_FLIP, _ROTATION, _TRANSLATION]),
+    **_TRANSFORMS,
     "cam_wide": ("CAM baseline, wide range", ["seam_step.siamese=False", _WIDE]),
-    "seam_rate": ("SEAM, Table 4's rescale", [_RATE]),
-    "seam_wide": ("SEAM, Table 4's rescale, wide range", [_RATE, _WIDE]),
+    "seam_rate": ("SEAM, Table 4's rescale", _transform("{rate}")),
+    "seam_wide": ("SEAM, Table 4's rescale, wide range", [*_transform("{rate}"), _WIDE]),
 }
 CONFIGURATIONS = {name: row[1] for name, row in ROWS.items()} | {
     name: bindings for name, (_, bindings) in _OTHERS.items()
@@ -102,10 +112,9 @@ def table(name, scales, with_crf=True):
         ]
         return Table("Methods on the baseline network", ("method",), tuple(cells))
     if name == "3":
-        cells = [Cell(("rescale",), "seam", "cam_rv", 55.41)]
-        cells += [
-            Cell((_OTHERS[row][0],), row, "cam_rv")
-            for row in list(_OTHERS)[: list(_OTHERS).index("cam_wide")]
+        cells = [
+            Cell((title,), row, "cam_rv", 55.41 if row == "rescale" else None)
+            for row, (title, _) in _TRANSFORMS.items()
         ]
         return Table("The transform A of the second branch", ("transform",), tuple(cells))
     if name == "4":

@@ -73,16 +73,27 @@ def test_runs_are_shared_between_tables(tables):
 
 
 def test_configurations_differ_in_what_they_say(tables):
-    values = {"rotation": 20, "translation": 15, "rate": 0.5, "wide_min_long_side": 224}
+    values = {
+        "rescale": 0.3,
+        "rotation": 20,
+        "translation": 15,
+        "rate": 0.5,
+        "wide_min_long_side": 224,
+    }
     texts = {name: tuple(tables.bindings(name, **values)) for name in tables.CONFIGURATIONS}
     assert len(set(texts.values())) == len(texts)
-    assert texts["all_transforms"] == (
-        "seam_step.flip=True",
-        "seam_step.rotation=20",
+    assert texts["rescale_translation"] == (
+        "seam_step.rescale=0.3",
+        "seam_step.flip=False",
+        "seam_step.rotation=0.0",
         "seam_step.translation=15",
     )
+    assert texts["all_transforms"][1:3] == ("seam_step.flip=True", "seam_step.rotation=20")
     assert texts["seam_wide"] == (
         "seam_step.rescale=0.5",
+        "seam_step.flip=False",
+        "seam_step.rotation=0.0",
+        "seam_step.translation=0.0",
         "seam_augmentation.min_long_side=224",
     )
 
