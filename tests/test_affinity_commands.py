@@ -176,3 +176,5 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(result, "24 of 24 files", "--crf")
     result = run("infer", cam, "--split=val", "--crf", "--crf_processes=0")
     user_error(result, "crf_processes")
+    user_error(run("infer", cam, "--split=val", "--crf", "--crf_powers=9"), "--crf_powers=9", "two")
+    user_error(run("infer", cam, "--split=val", "--crf_powers=3,9"), "without --crf")

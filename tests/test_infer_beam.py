@@ -63,6 +63,7 @@ def arguments(folder):
         "--scales=1",
         "--label_threshold=0",
         "--crf",
+        "--crf_powers=5,20",
         "--random_walk",
         f"--affinity_run={folder / 'affinity'}",
         "--walk_steps=4",

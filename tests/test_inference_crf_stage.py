@@ -133,8 +133,17 @@ def test_cam_files_that_do_not_serve(run_dir):
 def test_parameters_reach_the_crf(run_dir):
     refine(run_dir, "a", picture(0), CAM_CRF)
     blurred = png.load_probabilities(run_dir / "crf_low/a.png")[1]
-    refine(run_dir, "a", picture(0), CAM_CRF.scaled(30), powers={"crf_low": 4})
+    refine(run_dir, "a", picture(0), CAM_CRF.scaled(30), powers=(4, 24))
     assert np.abs(png.load_probabilities(run_dir / "crf_low/a.png")[1] - blurred).max() > 0.1
+
+
+def test_powers_reach_the_crf(run_dir):
+    crf_source(source(), run_dir, processes=1)
+    first = files(run_dir)
+    crf_source(source(), run_dir, processes=1, powers=(24, 30), overwrite=True)
+    second = files(run_dir)
+    assert second["crf_low/a.png"] == first["crf_high/a.png"]
+    assert second["crf_high/a.png"] != first["crf_high/a.png"]
 
 
 def test_pool_keeps_order_and_reads_little_ahead():

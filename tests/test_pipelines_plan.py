@@ -198,6 +198,7 @@ def test_shipped_pipelines(name, tmp_path):
         (TINY, ["Pipeline.cam_recipe='gin/seam.gin'"], "give a list of gin files"),
         (TINY, ["Pipeline.scales=(0, 1)"], r"Pipeline.scales = \(0, 1\); give a list of positive"),
         (TINY, ["Pipeline.export_scales=1"], "Pipeline.export_scales = 1; give a list"),
+        (TINY, ["Pipeline.crf_powers=(24, 4)"], r"crf_powers = \(24, 4\); give two positive"),
         (TINY, ["Pipeline.walk_steps=2.5"], "Pipeline.walk_steps = 2.5; give a whole number"),
         (TINY, ["Pipeline.crf_processes=0"], "Pipeline.crf_processes = 0; give None or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),

@@ -20,7 +20,7 @@ def source():
 @pytest.fixture
 def plan(source):
     val = shapes_source("val", num_val=3, image_size=48)
-    return Plan((), source, source, val, report_images=2, full_supervision=True)
+    return Plan((), source, source, val, (3.5, 20.0), report_images=2, full_supervision=True)
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def run_dir(tmp_path, source):
     return tmp_path
 
 
-def test_labels_are_scored_against_the_masks(plan, source, run_dir):
-    results.score_labels(source, run_dir)
+def test_labels_are_scored_against_the_masks(plan, run_dir):
+    results.score_labels(plan, run_dir)
     scores = json.loads((run_dir / "label_scores.json").read_text())["scores"]
     assert list(scores) == [
         "CAM, best background threshold 0",
-        "dense CRF, background power 4",
-        "dense CRF, background power 24",
+        "dense CRF, background power 3.5",
+        "dense CRF, background power 20",
         "random walk",
     ]
     mious = [metrics["miou"] for metrics in scores.values()]
@@ -62,17 +62,17 @@ def test_labels_are_scored_against_the_masks(plan, source, run_dir):
     assert len(json.loads((run_dir / "cam/metrics_train.json").read_text())["sweep"]) == 60
 
 
-def test_images_left_out_are_left_out_of_all_scores(source, run_dir):
+def test_images_left_out_are_left_out_of_all_scores(plan, source, run_dir):
     run_folder.write_json(run_dir / "cam/bad_images.json", [[source.ids[3], "damaged"]])
     for path in run_dir.glob(f"*/*/{source.ids[3]}.*"):
         path.unlink()
-    results.score_labels(source, run_dir)
+    results.score_labels(plan, run_dir)
     scores = json.loads((run_dir / "label_scores.json").read_text())["scores"]
     assert {metrics["num_images"] for metrics in scores.values()} == {4}
 
 
 def test_results_and_report(plan, source, run_dir):
-    results.score_labels(source, run_dir)
+    results.score_labels(plan, run_dir)
     results.write_pictures(plan, run_dir)
     names = sorted(path.name for path in (run_dir / "shown/pictures").iterdir())
     assert names == [f"{source.ids[0]}.png", f"{source.ids[4]}.png"]
@@ -92,7 +92,14 @@ def test_results_and_report(plan, source, run_dir):
 
     page = (run_dir / "report.html").read_text()
     assert page.count("<article>") == 2
-    for caption in ("image", "dense CRF, power 4", "random walk", "trained network", "mask"):
+    for caption in (
+        "image",
+        "dense CRF, background power 3.5",
+        "dense CRF, background power 20",
+        "random walk",
+        "trained network",
+        "mask",
+    ):
         assert page.count(f"<figcaption>{caption}</figcaption>") == 2
     assert page.count("<figcaption>CAM: ") == 2
     assert "75.0 % of" in page
@@ -101,8 +108,8 @@ def test_results_and_report(plan, source, run_dir):
 
 def test_what_cannot_be_scored_is_said(plan, source, run_dir):
     bare = source.without_masks()
-    results.score_labels(bare, run_dir)
     other = dataclasses.replace(plan, score=bare, val=None)
+    results.score_labels(other, run_dir)
     results.write_results(other, run_dir)
     data = json.loads((run_dir / "results.json").read_text())
     assert data["rows"] == []
@@ -113,7 +120,7 @@ def test_what_cannot_be_scored_is_said(plan, source, run_dir):
     assert (run_dir / "results.md").read_text().startswith("Split 'train'")
     assert "<figcaption>mask</figcaption>" not in (run_dir / "report.html").read_text()
 
-    results.score_labels(source, run_dir)
+    results.score_labels(plan, run_dir)
     other = dataclasses.replace(plan, val=plan.val.without_masks())
     results.write_results(other, run_dir)
     data = json.loads((run_dir / "results.json").read_text())

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from wsss_tf import command
 from wsss_tf.errors import UserError
 
 FLAGS = (
@@ -10,6 +11,7 @@ FLAGS = (
     "background_threshold",
     "label_threshold",
     "crf",
+    "crf_powers",
     "random_walk",
     "runner",
 )
@@ -33,14 +35,29 @@ _LABEL_THRESHOLD = flags.DEFINE_float(
     1,
 )
 _CRF = flags.DEFINE_bool("crf", False, "Run the dense CRF on the CAMs: crf_low/, crf_high/.")
+_CRF_POWERS = flags.DEFINE_list(
+    "crf_powers", ["4", "24"], "Low and high power of the background score before the dense CRF."
+)
 _CRF_PROCESSES = flags.DEFINE_integer(
     "crf_processes", None, "Processes for the dense CRF; default: one a processor core.", 1
 )
 
 
-def crf_is_wanted():
-    """Return whether the command asks for the dense CRF."""
-    return _CRF.value
+def crf_powers():
+    """Return the low and the high background power, or None if no dense CRF is asked for.
+
+    Raises:
+      UserError: --crf_powers is not two numbers, the lower one first, or without --crf.
+    """
+    if not _CRF.value:
+        if _CRF_POWERS.present:
+            raise UserError("--crf_powers means nothing without --crf.")
+        return None
+    powers = command.parse_positive("crf_powers", _CRF_POWERS.value, "4,24")
+    if len(powers) != 2 or powers[0] >= powers[1]:
+        text = ",".join(_CRF_POWERS.value)
+        raise UserError(f"--crf_powers={text}: give two numbers, the lower one first.")
+    return powers
 
 
 def thresholds():
@@ -100,10 +117,13 @@ def run(compute, source, output, batch_size, overwrite):
     from wsss_tf.inference.crf_stage import crf_source
     from wsss_tf.inference.label import label_source
 
+    powers = crf_powers()
     written, kept = label_source(
         compute, source, output, **thresholds(), batch_size=batch_size, overwrite=overwrite
     )
     print(f"{written} written, {kept} kept: {output / 'cams'}, {output / 'pseudo_labels'}")
-    if _CRF.value:
-        written, kept = crf_source(source, output, _CRF_PROCESSES.value, overwrite=overwrite)
+    if powers is not None:
+        written, kept = crf_source(
+            source, output, _CRF_PROCESSES.value, powers=powers, overwrite=overwrite
+        )
         print(f"dense CRF: {written} written, {kept} kept: {output / 'crf_low'}, crf_high")

@@ -113,7 +113,7 @@ def run(networks, num_classes, pictures, output, overwrite, runner_options):
     options = beam_labels.LabelOptions(
         num_classes=num_classes,
         **cams.thresholds(),
-        crf=cams.crf_is_wanted(),
+        crf_powers=cams.crf_powers(),
         walk=walk.options() if walk.is_wanted() else None,
         cam_folder=walk.CAM_FOLDER if walk.is_wanted() else "",
     )

@@ -7,9 +7,11 @@ from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_files
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 
-# Powers of the background score, by folder. With the low one the background scores more, so that
-# what is foreground still is so for sure; with the high one less, and background is.
-BACKGROUND_POWERS = {run_folder.CRF_LOW: 4.0, run_folder.CRF_HIGH: 24.0}
+# SEAM's two powers of the background score, for CRF_LOW and CRF_HIGH. With the low one the
+# background scores more, so that what is foreground still is so for sure; with the high one less,
+# and background is.
+BACKGROUND_POWERS = (4.0, 24.0)
+_NAMES = (run_folder.CRF_LOW, run_folder.CRF_HIGH)
 
 
 def background_score(cams, background_power):
@@ -53,7 +55,7 @@ def _label(ids, marginals):
     return ids[marginals.argmax(axis=-1)].astype(np.uint8)
 
 
-def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
+def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWERS):
     """Run the CRF on one image's CAMs and write the results into the run folder.
 
     Args:
@@ -61,14 +63,14 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
       image_id: string.
       image: uint8 [h, w, 3] RGB.
       parameters: `dense_crf.CrfParameters`.
-      powers: {folder name: background power}; None takes SEAM's, 4 and 24.
+      powers: the low and the high background power.
 
     Raises:
       UserError: a broken CAM file, or one of another image size.
     """
     class_ids, cams = cam_files.load(run_dir, image_id, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
-    for name, power in (powers or BACKGROUND_POWERS).items():
+    for name, power in zip(_NAMES, powers):
         try:
             marginals = dense_crf(crf_probs(cams, power), image, parameters)
         except ValueError as error:
@@ -82,7 +84,7 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=None):
 def is_refined(run_dir, image_id):
     """Return whether `refine` has run on an image's CAMs as they are now."""
     newest_input = run_folder.cam_path(run_dir / "cams", image_id).stat().st_mtime_ns
-    for name in BACKGROUND_POWERS:
+    for name in _NAMES:
         for path in (run_folder.crf_path, run_folder.crf_label_path):
             file = path(run_dir, name, image_id)
             if not file.is_file() or file.stat().st_mtime_ns < newest_input:

@@ -8,7 +8,14 @@ from wsss_tf.inference.label import batches_of_equal_size
 from wsss_tf.inference.process_pool import map_in_processes
 
 
-def crf_source(source, run_dir, processes=None, parameters=CAM_CRF, overwrite=False):
+def crf_source(
+    source,
+    run_dir,
+    processes=None,
+    parameters=CAM_CRF,
+    powers=cam_crf.BACKGROUND_POWERS,
+    overwrite=False,
+):
     """Write CRF marginals and labels for every image of a source that has a CAM file.
 
     Args:
@@ -16,6 +23,7 @@ def crf_source(source, run_dir, processes=None, parameters=CAM_CRF, overwrite=Fa
       run_dir: folder with `cams/`, a `pathlib.Path`; see `wsss_tf.run_folder` for what is written.
       processes: worker processes; None for one a processor core.
       parameters: `dense_crf.CrfParameters`.
+      powers: the low and the high background power.
       overwrite: write again what is there; otherwise images with files newer than their CAMs are
         left alone, so an interrupted stage goes on where it stopped.
 
@@ -34,7 +42,7 @@ def crf_source(source, run_dir, processes=None, parameters=CAM_CRF, overwrite=Fa
 
     def arguments():
         for [(position, image)] in batches_of_equal_size(source, todo, batch_size=1):
-            yield run_dir, source.ids[position], image, parameters
+            yield run_dir, source.ids[position], image, parameters, powers
 
     results = map_in_processes(cam_crf.refine, arguments(), processes) if todo else ()
     for _ in tqdm(results, f"CRF of {source.split}", len(todo), unit="image", disable=None):

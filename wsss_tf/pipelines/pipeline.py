@@ -20,6 +20,7 @@ class Pipeline:
       scales, flip: of the CAMs, as `infer` takes them.
       score_split: the split on which CAMs and labels are scored, a part of the one that is trained
         on; None for that one itself.
+      crf_powers: low and high background power of the dense CRF, as `infer` takes them.
       background_power, affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes
         them.
       crf_processes: worker processes of the dense CRF; None for one a processor core.
@@ -34,6 +35,7 @@ class Pipeline:
     scales: tuple = (0.5, 1.0, 1.5, 2.0)
     flip: bool = True
     score_split: str | None = None
+    crf_powers: tuple = (4.0, 24.0)
     background_power: float = 6.0
     affinity_power: float = 8.0
     walk_steps: int = 64
@@ -84,6 +86,9 @@ def _check_settings(pipeline):
             isinstance(values, (list, tuple)) and values and all(isinstance(v, str) for v in values)
         )
 
+    def are_powers(values):
+        return are_scales(values) and len(values) == 2 and values[0] < values[1]
+
     def is_count(value, least=0):
         return is_number(value, int, least)
 
@@ -93,6 +98,7 @@ def _check_settings(pipeline):
         "segmentation_recipe": (are_files, "a list of gin files"),
         "scales": (are_scales, "a list of positive numbers"),
         "export_scales": (are_scales, "a list of positive numbers"),
+        "crf_powers": (are_powers, "two positive numbers, the lower one first"),
         "background_power": (is_number, "a number, 0 or more"),
         "affinity_power": (is_number, "a number, 0 or more"),
         "walk_steps": (is_count, "a whole number, 0 or more"),

@@ -20,14 +20,14 @@ class Plan:
       stages: `stage.Stage`s, in order.
       train, score, val: `data.source.Source` of the three splits; `val` is None where the
         segmentation recipe has no validation split.
-      report_images: as in `pipeline.Pipeline`.
-      full_supervision: likewise.
+      crf_powers, report_images, full_supervision: as in `pipeline.Pipeline`.
     """
 
     stages: tuple
     train: object
     score: object
     val: object
+    crf_powers: tuple
     report_images: int
     full_supervision: bool
 
@@ -108,7 +108,15 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
         )
     _check_library()
 
-    plan = Plan((), train, score, val, pipeline.report_images, pipeline.full_supervision)
+    plan = Plan(
+        stages=(),
+        train=train,
+        score=score,
+        val=val,
+        crf_powers=pipeline.crf_powers,
+        report_images=pipeline.report_images,
+        full_supervision=pipeline.full_supervision,
+    )
     stages = _labels(pipeline, cam, affinity, plan, run_dir)
     stages += _networks(pipeline, segmentation, plan, run_dir)
     stages += _results(plan, run_dir)
@@ -168,7 +176,8 @@ def _labels(pipeline, cam, affinity, plan, run_dir):
     scales = [f"--scales={_comma(pipeline.scales)}", "--flip" if pipeline.flip else "--noflip"]
     infer = ("infer", f"--run_dir={run_dir / 'cam'}", f"--split={plan.train.split}", *scales)
     processes = pipeline.crf_processes
-    crf = ("--crf", *([] if processes is None else [f"--crf_processes={processes}"]))
+    powers = f"--crf_powers={_comma(pipeline.crf_powers)}"
+    crf = ("--crf", powers, *([] if processes is None else [f"--crf_processes={processes}"]))
     walk = (
         f"--background_power={pipeline.background_power:g}",
         f"--affinity_power={pipeline.affinity_power:g}",
@@ -188,7 +197,7 @@ def _labels(pipeline, cam, affinity, plan, run_dir):
         Stage(
             name="crf",
             steps=((*infer, *crf),),
-            inputs={},
+            inputs={"flags": [powers]},
             after=("cams",),
             outputs=("cam/crf_low", "cam/crf_high", "cam/crf_low_labels", "cam/crf_high_labels"),
             proof="cam/crf_high_labels",
@@ -286,7 +295,7 @@ def _results(plan, run_dir):
         scored.append("full_supervision_scores")
     label_scores = Stage(
         name="label_scores",
-        steps=(functools.partial(results.score_labels, plan.score, run_dir),),
+        steps=(functools.partial(results.score_labels, plan, run_dir),),
         inputs={"data": fingerprint(plan.score)},
         after=("cams", "crf", "walk"),
         outputs=("label_scores.json",),

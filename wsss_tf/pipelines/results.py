@@ -10,31 +10,30 @@ from wsss_tf.evaluation import run_cams
 from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
-from wsss_tf.inference.cam_crf import BACKGROUND_POWERS
 
-_SHOWN_POWER = run_folder.CRF_LOW  # the CRF's label in the report
+_CRF_NAMES = (run_folder.CRF_LOW, run_folder.CRF_HIGH)
 _WALK = "random walk"
 
 
-def _label_folders(run_dir):
+def _label_folders(plan, run_dir):
     """Return {what they are: folder} of the labels that the stages have made."""
     folders = {
         f"dense CRF, background power {power:g}": run_dir / "cam" / f"{name}_labels"
-        for name, power in BACKGROUND_POWERS.items()
+        for name, power in zip(_CRF_NAMES, plan.crf_powers)
     }
     return {**folders, _WALK: run_dir / "affinity" / "pseudo_labels"}
 
 
-def score_labels(source, run_dir):
+def score_labels(plan, run_dir):
     """Write label_scores.json: scores of CAMs and labels, or why there are none.
 
     Also the files of `evaluation.run_cams.evaluate_run` into the CAMs' run.
 
     Args:
-      source: `data.source.Source`, those of its images that have labels.
+      plan: `plan.Plan`; of its split `score` those images are scored that have labels.
       run_dir: folder of all the stages, a `pathlib.Path`.
     """
-    path = run_dir / "label_scores.json"
+    path, source = run_dir / "label_scores.json", plan.score
     if not source.has_masks:
         why = f"Split {source.split!r} of {source.name} has no masks to score labels against."
         run_folder.write_json(path, {"unscored": why})
@@ -45,7 +44,7 @@ def score_labels(source, run_dir):
     threshold = cams.pop("best_background_threshold")
     del cams["sweep"], cams["background_threshold"]
     scores = {f"CAM, best background threshold {threshold:g}": cams}
-    for what, folder in _label_folders(run_dir).items():
+    for what, folder in _label_folders(plan, run_dir).items():
         scores[what] = score_masks(source, load, folder, positions, skipped)
     run_folder.write_json(path, {"scores": scores})
 
@@ -140,7 +139,7 @@ def write_results(plan, run_dir):
         rows=rows,
         notes=notes,
         class_names=plan.score.class_names,
-        shown=(_shown(plan.score, load, i, run_dir) for i in _shown_positions(plan, run_dir)),
+        shown=(_shown(plan, load, i, run_dir) for i in _shown_positions(plan, run_dir)),
         about_shown=(
             f"Spread evenly over the split {plan.score.split!r}, not chosen. The network was "
             "trained on the pseudo labels of these very pictures."
@@ -151,16 +150,14 @@ def write_results(plan, run_dir):
     run_folder.write_json(run_dir / "results.json", {"rows": rows, "notes": notes})
 
 
-def _shown(source, load, position, run_dir):
-    image_id, example = source.ids[position], load(position)
+def _shown(plan, load, position, run_dir):
+    image_id, example = plan.score.ids[position], load(position)
     class_ids, cams = run_folder.load_cams(run_dir / "cam" / "cams", image_id)
-    paths = {
-        f"dense CRF, power {BACKGROUND_POWERS[_SHOWN_POWER]:g}": run_folder.crf_label_path(
-            run_dir / "cam", _SHOWN_POWER, image_id
-        ),
-        _WALK: run_dir / "affinity" / "pseudo_labels" / f"{image_id}.png",
-        "trained network": run_dir / "shown" / "predictions" / f"{image_id}.png",
+    folders = {
+        **_label_folders(plan, run_dir),
+        "trained network": run_dir / "shown" / "predictions",
     }
+    paths = {what: folder / f"{image_id}.png" for what, folder in folders.items()}
     labels = {what: images.load_mask(path) for what, path in paths.items()}
     if "mask" in example:
         labels["mask"] = example["mask"]
