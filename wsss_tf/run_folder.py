@@ -51,11 +51,11 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-CRF_LOW, CRF_HIGH = "crf_low", "crf_high"
+CRF_NAMES = ("crf_low", "crf_high")
 
 
 def crf_path(run_dir, name, image_id):
-    """Return the path of an image's CRF marginals; `name` is CRF_LOW or CRF_HIGH."""
+    """Return the path of an image's CRF marginals; `name` is one of CRF_NAMES."""
     return pathlib.Path(run_dir) / name / f"{image_id}.png"
 
 

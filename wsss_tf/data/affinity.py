@@ -36,17 +36,16 @@ def with_crf_maps(source, cam_run=None):
             "with_crf_maps.cam_run is not set: the run folder of the CAMs, after wsss_tf.infer "
             "--crf; for example --gin_bindings='with_crf_maps.cam_run=\"RUN\"'."
         )
-    names = (run_folder.CRF_LOW, run_folder.CRF_HIGH)
     paths = {
         name: tuple(str(run_folder.crf_path(cam_run, name, i)) for i in source.ids)
-        for name in names
+        for name in run_folder.CRF_NAMES
     }
     _check(source, cam_run, paths)
 
     def read(index):
         example = source.read(index)
         size = tf.shape(example["image"])[:2]
-        for name in names:
+        for name in run_folder.CRF_NAMES:
             path = tf.gather(tf.constant(paths[name]), index)
             example[name] = decode_probabilities(tf.io.read_file(path), size)
         return example

@@ -7,11 +7,10 @@ from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_files
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 
-# SEAM's two powers of the background score, for CRF_LOW and CRF_HIGH. With the low one the
-# background scores more, so that what is foreground still is so for sure; with the high one less,
-# and background is.
+# SEAM's two powers of the background score, one for each of run_folder.CRF_NAMES. With the low one
+# the background scores more, so that what is foreground still is so for sure; with the high one
+# less, and background is.
 BACKGROUND_POWERS = (4.0, 24.0)
-_NAMES = (run_folder.CRF_LOW, run_folder.CRF_HIGH)
 
 
 def background_score(cams, background_power):
@@ -70,7 +69,7 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
     """
     class_ids, cams = cam_files.load(run_dir, image_id, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
-    for name, power in zip(_NAMES, powers):
+    for name, power in zip(run_folder.CRF_NAMES, powers):
         try:
             marginals = dense_crf(crf_probs(cams, power), image, parameters)
         except ValueError as error:
@@ -84,7 +83,7 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
 def is_refined(run_dir, image_id):
     """Return whether `refine` has run on an image's CAMs as they are now."""
     newest_input = run_folder.cam_path(run_dir / "cams", image_id).stat().st_mtime_ns
-    for name in _NAMES:
+    for name in run_folder.CRF_NAMES:
         for path in (run_folder.crf_path, run_folder.crf_label_path):
             file = path(run_dir, name, image_id)
             if not file.is_file() or file.stat().st_mtime_ns < newest_input:

@@ -11,7 +11,6 @@ from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
 
-_CRF_NAMES = (run_folder.CRF_LOW, run_folder.CRF_HIGH)
 _WALK = "random walk"
 
 
@@ -19,7 +18,7 @@ def _label_folders(plan, run_dir):
     """Return {what they are: folder} of the labels that the stages have made."""
     folders = {
         f"dense CRF, background power {power:g}": run_dir / "cam" / f"{name}_labels"
-        for name, power in zip(_CRF_NAMES, plan.crf_powers)
+        for name, power in zip(run_folder.CRF_NAMES, plan.crf_powers)
     }
     return {**folders, _WALK: run_dir / "affinity" / "pseudo_labels"}
 
