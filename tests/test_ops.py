@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -116,3 +120,47 @@ def test_normalize_cam_follows_the_order_of_classes():
     np.testing.assert_array_equal(
         ops.normalize_cam(scores[..., order]), np.asarray(ops.normalize_cam(scores))[..., order]
     )
+
+
+_CONVOLVE = """
+import numpy as np, tensorflow as tf
+from wsss_tf import ops
+rng = np.random.default_rng(0)
+print(ops._tensorflow_has_dilated_gradient())
+for size, dilation, padding in [((13, 13), 12, "same"), ((9, 14), 3, "valid")]:
+    x = tf.constant(rng.normal(size=(2, *size, 16)), "float32")
+    kernel = tf.constant(rng.normal(size=(3, 3, 16, 32)), "float32")
+    weights = tf.constant(rng.normal(size=(2, *size, 32)), "float32")
+    gaps = tf.constant(np.eye(2 * dilation + 1)[::dilation], "float32")  # where the taps are
+
+    def spread(kernel):  # an ordinary kernel with zeros between the taps
+        return tf.einsum("abdf,ai,bj->ijdf", kernel, gaps, gaps)
+
+    found = []
+    for convolve in (
+        lambda x, k: ops.dilated_conv(x, k, padding, (dilation, dilation)),
+        lambda x, k: tf.nn.conv2d(x, spread(k), 1, padding.upper()),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = tf.function(convolve)(x, kernel)
+            loss = tf.reduce_sum(y * weights[:, : y.shape[1], : y.shape[2]])
+        found.append([y, *tape.gradient(loss, [x, kernel])])
+    print(*(float(tf.reduce_max(abs(a - b))) for a, b in zip(*found)))
+"""
+
+
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_dilated_conv_is_the_convolution_with_a_spread_kernel(onednn):
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
+    result = subprocess.run(
+        [sys.executable, "-c", _CONVOLVE], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    is_direct, *errors = result.stdout.splitlines()
+    if onednn == "1" and is_direct == "False":
+        pytest.skip("TensorFlow has no oneDNN here")
+    assert is_direct == str(onednn == "1")
+    errors = [float(error) for line in errors for error in line.split()]
+    assert len(errors) == 6
+    assert max(errors) < 1e-4

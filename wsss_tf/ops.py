@@ -4,6 +4,8 @@ Letters of shapes: B batch, H W image size, h w map size, C foreground classes, 
 with background first, D features, N = h * w.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -70,6 +72,49 @@ def _interpolate_axis(x, length, axis):
     shape[axis] = -1
     weight = ops.reshape(position - ops.cast(low, "float32"), shape)
     return ops.take(x, low, axis=axis) * (1 - weight) + ops.take(x, high, axis=axis) * weight
+
+
+def dilated_conv(x, kernel, padding, dilation):
+    """Convolve with stride 1 and a dilation, which may be wide.
+
+    On TensorFlow `keras.ops.conv` cuts the padded input into dilation^2 maps and convolves these.
+    At dilation 12 most of that is padding: on a CPU value and gradients of a 13 x 13 map take nine
+    times as long as by TensorFlow's own dilated convolution, of a 41 x 41 map twice; at dilations 2
+    and 4 the same. The latter's gradient is oneDNN's alone (`command.py` switches it on).
+
+    Args:
+      x: [B, H, W, D].
+      kernel: [rows, columns, D, F].
+      padding: "same" or "valid".
+      dilation: (down, across).
+
+    Returns:
+      [B, H', W', F] of x's dtype, as `keras.ops.conv` gives.
+    """
+    if keras.backend.backend() == "tensorflow" and _tensorflow_has_dilated_gradient():
+        import tensorflow as tf
+
+        return tf.nn.conv2d(x, kernel, 1, padding.upper(), dilations=dilation)
+    return ops.conv(x, kernel, padding=padding, dilation_rate=dilation)
+
+
+@functools.cache
+def _tensorflow_has_dilated_gradient():
+    import tensorflow as tf
+
+    with tf.init_scope(), tf.device("CPU"):
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=[1, 5, 5, 16],
+                filter=tf.ones([3, 3, 16, 16]),
+                out_backprop=tf.ones([1, 5, 5, 16]),
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+                dilations=[1, 2, 2, 1],
+            )
+        except tf.errors.OpError:
+            return False
+    return True
 
 
 def weighted_rank_pooling(scores, decay):

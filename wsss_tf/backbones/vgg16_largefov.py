@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers
 
 from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.layers.dilated_conv import DilatedConv2D
 
 # Block: (convolutions, filters at width 1).
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -30,7 +31,7 @@ class Vgg16Blocks:
 
     def conv(self, x, count, size, name, dilation=1, initializer="he_normal", relu=True):
         """Convolve with symmetric padding; the output of layer `name` is the linear one."""
-        x = layers.Conv2D(
+        x = DilatedConv2D(
             scale_channels(count, self.width),
             size,
             padding="same",

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from wsss_tf.backbones.resnet38 import resnet38, scale_channels
+from wsss_tf.layers.dilated_conv import DilatedConv2D
 from wsss_tf.layers.resize import ResizeLike
 
 # Layers of the head, which are trained from random values at ten times the backbone's rate.
@@ -43,7 +44,7 @@ def deeplab_head(
     kernel = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
     def conv_norm_relu(x, size, name, number):
-        x = layers.Conv2D(
+        x = DilatedConv2D(
             filters,
             size,
             padding="same",
