@@ -21,14 +21,13 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import seam_tables
-from ablation_runs import add_scores, check_settings, read_scores, train_once
+from ablation_runs import add_scores, check_settings, read_scores, run_alone, train_once
 from absl import flags
 from seam_tables import ROWS
 
@@ -77,11 +76,9 @@ def main():
     # Seeds outside, so that an interrupted comparison still has whole rows to compare.
     for seed in _SEEDS.value:
         for name, evaluations in plan.items():
-            if _left(output / f"{name}_{seed}", evaluations):
-                # A process each: TensorFlow's state and memory start afresh.
-                one = [sys.executable, *sys.argv, f"--run={name}:{seed}"]
-                if subprocess.run(one).returncode:
-                    raise UserError(f"{name}_{seed} failed, see above; the same command goes on.")
+            run_dir = output / f"{name}_{seed}"
+            if _left(run_dir, evaluations):
+                run_alone(f"{name}:{seed}", run_dir)
     _write_tables(output, tables, same)
 
 

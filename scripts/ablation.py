@@ -7,10 +7,8 @@ import csv
 import dataclasses
 import pathlib
 import statistics
-import subprocess
-import sys
 
-from ablation_runs import add_scores, check_settings, read_scores, train_once
+from ablation_runs import add_scores, check_settings, read_scores, run_alone, train_once
 from absl import flags
 
 from wsss_tf import recipe as recipe_lib
@@ -97,10 +95,7 @@ def run(rows, paper_split=None, more_rows=None, draw=None):
         return
     for name, seed, run_dir in runs:
         if not _is_finished(run_dir):
-            # A process each: TensorFlow's state and memory start afresh.
-            one = [sys.executable, *sys.argv, f"--run={name}:{seed}"]
-            if subprocess.run(one).returncode:
-                raise UserError(f"{run_dir} failed, see above; the same command goes on.")
+            run_alone(f"{name}:{seed}", run_dir)
     rows = {name: rows[name] for name in names}
     scored = {name: [_scores(output / f"{name}_{seed}") for seed in _SEEDS.value] for name in rows}
     _write_table(rows, scored, output, paper_split)

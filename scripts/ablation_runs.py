@@ -5,6 +5,8 @@ set for a run; scores.json has "train_seconds" once the network is trained, and 
 """
 
 import json
+import subprocess
+import sys
 import time
 
 from wsss_tf import run_folder
@@ -33,6 +35,20 @@ def check_settings(run_dir, settings):
         raise UserError(
             f"{run_dir}: was made with other settings ({changed[0]}); use another --output."
         )
+
+
+def run_alone(run, run_dir):
+    """Start the calling script again for one run: TensorFlow's state and memory start afresh.
+
+    Args:
+      run: value of its --run, "NAME:SEED".
+      run_dir: the run's folder, for the message.
+
+    Raises:
+      UserError: it failed.
+    """
+    if subprocess.run([sys.executable, *sys.argv, f"--run={run}"]).returncode:
+        raise UserError(f"{run_dir} failed, see above; the same command goes on.")
 
 
 def train_once(recipe, run_dir, settings):
