@@ -80,7 +80,8 @@ def dilated_conv(x, kernel, padding, dilation):
     On TensorFlow `keras.ops.conv` cuts the padded input into dilation^2 maps and convolves these.
     At dilation 12 most of that is padding: on a CPU value and gradients of a 13 x 13 map take nine
     times as long as by TensorFlow's own dilated convolution, of a 41 x 41 map twice; at dilations 2
-    and 4 the same. The latter's gradient is oneDNN's alone (`command.py` switches it on).
+    and 4 of a 56 x 56 map as long. The latter's gradient is oneDNN's alone (`command.py` switches
+    it on).
 
     Args:
       x: [B, H, W, D].
