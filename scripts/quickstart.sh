@@ -28,7 +28,7 @@ echo "=== CAM baseline: train ==="
 score_cams "$out/cam"
 if "$python" -c "import pydensecrf" 2>/dev/null; then
   echo "=== SEAM: from image labels to a segmentation network ==="
-  # DeepLab for half as long as in the recipe, to stay within minutes.
+  # DeepLab for half as long as in the recipe, to save some minutes.
   "$python" -m wsss_tf.pipeline --gin_file=gin/pipelines/seam_small.gin $data \
     --gin_bindings=segmentation/Recipe.epochs=6 --run_dir="$out/seam"
 else
