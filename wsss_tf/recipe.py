@@ -1,11 +1,11 @@
 """A recipe: what gin files configure, and how the commands load it."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable
 
 import gin
-from absl import logging
 
 from wsss_tf import run_folder
 from wsss_tf.errors import UserError
@@ -131,8 +131,8 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
         raise UserError("no --gin_file; for example --gin_file=gin/seam.gin.")
     gin.clear_config()
     # gin logs an error for every folder in which it does not find an included file.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         gin.parse_config_files_and_bindings(
             [str(_find(path)) for path in gin_files], list(gin_bindings)
@@ -143,7 +143,7 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
             raise
         raise UserError(f"gin: {error}") from error
     finally:
-        logging.set_verbosity(verbosity)
+        logging.disable(disabled)
 
 
 def load_run(run_dir, gin_bindings=()):
