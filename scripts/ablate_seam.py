@@ -1,7 +1,7 @@
 """Train and score what SEAM's Tables 1 to 5 and Figure 6 compare, with equal data and schedule.
 
   python scripts/ablate_seam.py --output=DIR --tables=1,2,3,4,5,figure6 \\
-      --gin_file=gin/data/shapes.gin --gin_file=gin/size/small.gin
+      --gin_file=gin/data/shapes.gin --gin_file=gin/size/small_shapes.gin
 
 1: parts of SEAM, with and without the dense CRF; 2: CAM, Grad-CAM and Grad-CAM++ on the baseline;
 3: transforms; 4: range of random sizes; 5: scales at test time; figure6: mFN and mFP over those.

@@ -2,10 +2,11 @@
 
   python scripts/benchmark.py [--cases=small,full] [--onednn=1,0]
 
-Cases: `small` is gin/size/small.gin on the drawn scenes; `full` the published network, 448 crop,
-batch 1. Every line is a process of its own, because oneDNN is chosen when TensorFlow starts. The
-share is the rate of floating-point operations of the convolutions (2 per multiply-add, a training
-step counted as three forward passes) over that of a large float32 matrix product in the same run.
+Cases: `small` is gin/size/small_shapes.gin on the drawn scenes; `full` the published network, 448
+crop, batch 1. Every line is a process of its own, because oneDNN is chosen when TensorFlow starts.
+The share is the rate of floating-point operations of the convolutions (2 per multiply-add, a
+training step counted as three forward passes) over that of a large float32 matrix product in the
+same run.
 """
 
 import json
@@ -25,7 +26,7 @@ _RUN = flags.DEFINE_string("run", None, "One case only (what the script starts).
 
 # Case: overlays, bindings, crop, batch, timed steps.
 _SETTINGS = {
-    "small": (["gin/data/shapes.gin", "gin/size/small.gin"], [], 96, 16, 20),
+    "small": (["gin/data/shapes.gin", "gin/size/small_shapes.gin"], [], 96, 16, 20),
     "full": (
         ["gin/data/shapes.gin"],
         [

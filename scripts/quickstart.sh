@@ -15,7 +15,7 @@ make_environment
 
 started=$SECONDS
 data=--gin_file=gin/data/shapes.gin
-small=--gin_file=gin/size/small.gin
+small=--gin_file=gin/size/small_shapes.gin
 
 score_cams() {
   echo "=== $1: class activation maps of the val split, and their scores ==="
@@ -29,7 +29,7 @@ score_cams "$out/cam"
 if "$python" -c "import pydensecrf" 2>/dev/null; then
   echo "=== SEAM: from image labels to a segmentation network ==="
   # DeepLab for half as long as in the recipe, to save some minutes.
-  "$python" -m wsss_tf.pipeline --gin_file=gin/pipelines/seam_small.gin $data \
+  "$python" -m wsss_tf.pipeline --gin_file=gin/pipelines/seam_shapes.gin $data \
     --gin_bindings=segmentation/Recipe.epochs=6 --run_dir="$out/seam"
 else
   echo "=== SEAM: train; pydensecrf (Python 3.10 to 3.12) is not there, so no more than its CAMs ==="

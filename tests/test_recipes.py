@@ -68,6 +68,20 @@ def test_networks_for_masks_have_an_output_for_every_class():
     assert not cam.predicts_masks
 
 
+def test_what_suits_the_drawn_scenes_is_not_in_the_small_overlay(caplog):
+    query = gin.query_parameter
+    small = recipe_lib.load(["gin/seam.gin", "gin/size/small.gin"])
+    assert (small.cam_output, query("seam_step.translation")) == ("cam_rv", 0.0)
+    sizes = query("seam_network.width"), query("seam_augmentation.crop_size")
+    # The order of data set and size makes no difference.
+    for overlays in (["data/shapes", "size/small_shapes"], ["size/small_shapes", "data/shapes"]):
+        shapes = recipe_lib.load(["gin/seam.gin", *(f"gin/{name}.gin" for name in overlays)])
+        assert (shapes.cam_output, query("seam_step.translation")) == ("cam", 15.0)
+        assert (query("seam_step.rescale"), query("seam_step.er_weight")) == (1.0, 20.0)
+        assert (query("seam_network.width"), query("seam_augmentation.crop_size")) == sizes
+    assert not caplog.records  # of an included file, looked for where it is not
+
+
 def test_truth_may_come_from_another_source():
     bindings = [
         "Recipe.source=@pseudo_label_source",
