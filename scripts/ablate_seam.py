@@ -230,9 +230,9 @@ def score(net, source, evaluation, scales, crf_powers):
       CRF {"miou", "threshold"}, the latter being the best background power, and "sweep" of all.
     """
     import numpy as np
-    import tensorflow as tf
     from tqdm import tqdm
 
+    from wsss_tf.data.source import loader
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
     from wsss_tf.evaluation.metrics import cam_metrics
     from wsss_tf.evaluation.threshold_sweep import Sweep
@@ -243,12 +243,12 @@ def score(net, source, evaluation, scales, crf_powers):
     method, scale, with_crf = seam_tables.parse_evaluation(evaluation)
     scales = scales if scale is None else (float(scale),)
     compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
-    names = source.class_names
+    names, load = source.class_names, loader(source)
     sweep = Sweep(len(names))
     confusions = {power: Confusion(len(names)) for power in crf_powers}
     for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
-        example = source.load(tf.constant(i))
-        image, mask = example["image"].numpy(), example["mask"].numpy()
+        example = load(i)
+        image, mask = example["image"], example["mask"]
         present = np.flatnonzero(source.labels[i])
         outputs = compute(image[None], source.labels[i][None])
         cams = outputs["cams"].numpy()[0].transpose(2, 0, 1)[present]

@@ -7,6 +7,7 @@ from PIL import Image
 
 from wsss_tf import images
 from wsss_tf.data import folder
+from wsss_tf.data.source import loader
 from wsss_tf.errors import UserError
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
@@ -77,6 +78,22 @@ def test_voc_layout_without_a_table(voc_layout):
     assert (source.load(2)["mask"].numpy() == 255).all()
     assert int(source.load(0)["image"].numpy().mean()) == 40
     assert names_of(folder.folder_source("val", voc_layout)) == [{"dog", "cow"}]
+
+
+def test_loader_gives_arrays_and_names_the_file_that_it_cannot_read(voc_layout):
+    source = folder.folder_source("train", voc_layout)
+    load = loader(source)
+    for position in np.arange(3):
+        example = load(position)
+        expected = source.load(tf.constant(position))
+        assert example.keys() == expected.keys() == {"id", "image", "labels", "mask"}
+        for key, value in expected.items():
+            np.testing.assert_array_equal(example[key], value.numpy())
+    (voc_layout / "JPEGImages/0.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"0\.jpg: image or mask cannot be read: ") as caught:
+        load(1)
+    assert "node" not in str(caught.value)
+    assert load(0)["image"].shape == (6, 9, 3)
 
 
 def test_table_comes_before_masks(voc_layout):

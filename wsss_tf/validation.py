@@ -1,8 +1,8 @@
 """Scores and pictures of a network during training: one scale, no flip, some of the images."""
 
 import numpy as np
-import tensorflow as tf
 
+from wsss_tf.data.source import loader
 from wsss_tf.evaluation import plots
 from wsss_tf.evaluation.confusion import Confusion, mean_iou, pixel_accuracy
 from wsss_tf.evaluation.threshold_sweep import Sweep
@@ -26,7 +26,7 @@ def make_validation(source, net, output, num_images):
       "background_threshold"} where there are masks to score against, {"cams": uint8 [H, W, 3]
       picture of images over their strongest CAMs}).
     """
-    positions = _spread(source, num_images)
+    positions, load = _spread(source, num_images), loader(source)
     compute = MultiScaleCam(net, output, scales=(1.0,), flip=False)
     scored = source.has_masks and source.has_background
 
@@ -34,12 +34,12 @@ def make_validation(source, net, output, num_images):
         sweep = Sweep(len(source.class_names)) if scored else None
         columns = []
         for i in positions:
-            example = source.load(tf.constant(i))
-            image = example["image"].numpy()
+            example = load(i)
+            image = example["image"]
             present = np.flatnonzero(source.labels[i])
             cams = compute(image[None])["cams"].numpy()[0].transpose(2, 0, 1)[present]
             if scored:
-                sweep.update(present + 1, cams, example["mask"].numpy())
+                sweep.update(present + 1, cams, example["mask"])
             if len(columns) < _PICTURES:
                 columns.append(_column(image, cams))
         pictures = {"cams": _side_by_side(columns)}
@@ -70,18 +70,18 @@ def make_mask_validation(source, predict, num_images, attention=None):
       with `attention` "attention": the maps, one below the other, for a pixel in the midst of the
       largest object of each of these images).
     """
-    positions = _spread(source, num_images)
+    positions, load = _spread(source, num_images), loader(source)
 
     def validate():
         confusion = Confusion(len(source.class_names))
         columns, attended = [], []
         for i in positions:
-            example = source.load(tf.constant(i))
-            image = example["image"].numpy()
+            example = load(i)
+            image = example["image"]
             prediction = predict(image[None])[0].numpy().argmax(-1).astype(np.uint8)
             shown = [image, plots.colour_mask(prediction)]
             if source.has_masks:
-                mask = example["mask"].numpy()
+                mask = example["mask"]
                 confusion.update(mask, prediction)
                 shown.append(plots.colour_mask(mask))
             if len(columns) < _PICTURES:

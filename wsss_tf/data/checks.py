@@ -11,7 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from wsss_tf import run_folder
-from wsss_tf.data.source import IGNORE
+from wsss_tf.data.source import IGNORE, error_in_short
 from wsss_tf.errors import UserError
 
 _NO_LABEL = "it has no label"
@@ -166,8 +166,8 @@ def _fault_finder(source):
             try:
                 measure_image(position)
             except tf.errors.OpError as image_error:
-                return f"not a JPEG or PNG, or damaged ({_in_short(image_error)})"
-            return f"its mask cannot be decoded ({_in_short(error)}){mask_file(position)}"
+                return f"not a JPEG or PNG, or damaged ({error_in_short(image_error)})"
+            return f"its mask cannot be decoded ({error_in_short(error)}){mask_file(position)}"
         if (image_size != mask_size).any():
             return (
                 f"its mask is {_size(mask_size)}, the image {_size(image_size)} (height x width)"
@@ -186,13 +186,6 @@ def _fault_finder(source):
 def _traced(function):
     """Trace a function of a position now, so that many threads may call it."""
     return tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int64))
-
-
-def _in_short(error):
-    """Return what TensorFlow's message says, without stack and node names."""
-    lines = error.message.split("[[{{node")[0].strip().splitlines()
-    # `images.decode_mask` complains through the operation that reads numbers.
-    return lines[-1].split("convert string: ")[-1].strip() if lines else type(error).__name__
 
 
 def _size(size):
