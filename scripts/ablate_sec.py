@@ -99,9 +99,11 @@ def _draw(scored, split):
                 places = [place + 0.4 * (number - 0.5) for place in range(len(part))]
                 axis.bar(places, means, 0.38, yerr=spreads, capsize=3, label=label)
                 axis.set_xticks(range(len(part)), part, rotation=30)
-        axis.legend(frameon=False)
         axis.set_ylabel(f"mIoU on {split}, %")
         axis.grid(axis="y", alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
