@@ -3,7 +3,7 @@
 # the CAM baseline, then runs the whole pipeline (SEAM, dense CRF, AffinityNet, random walk, DeepLab,
 # export), scores what comes out of each and says where the report is.
 #
-#   scripts/quickstart.sh [FOLDER]      18 to 34 minutes on two CPU cores; FOLDER is runs/quickstart
+#   scripts/quickstart.sh [FOLDER]      18 to 49 minutes on two CPU cores; FOLDER is runs/quickstart
 #
 # The same command goes on where it was interrupted.
 set -euo pipefail
