@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from wsss_tf.backbones.resnet38 import _Blocks, resnet38, scale_channels
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.resnet38 import _Blocks, resnet38
 
 
 def close(actual, expected, atol):
@@ -19,7 +20,7 @@ def unit(data, build):
     """Return a model of one unit, from `x` to its output and its `p`, with the golden weights."""
     symbolic = keras.Input(data["x"].shape[1:])
     blocks = _Blocks(
-        width=1, train_batchnorm=False, synchronized=False, dropout=1.0, freeze_stem=True
+        width=1, train_batchnorm=False, synchronized=False, dropout=1.0, frozen_stages=1
     )
     model = keras.Model(symbolic, build(blocks, symbolic))
     arrays = {name for name in data if "__" in name}
@@ -95,15 +96,15 @@ def test_sizes_are_rounded_up(narrow, size):
     shapes = narrow.compute_output_shape((2, *size, 3))
     (h4, w4), (h8, w8) = ([up(n, stride) for n in size] for stride in (4, 8))
     assert shapes == {
-        "conv3": (2, h4, w4, 16),
-        "conv4": (2, h8, w8, 32),
-        "conv5": (2, h8, w8, 64),
-        "conv6": (2, h8, w8, 256),
+        "stage1": (2, h4, w4, 16),
+        "stage2": (2, h8, w8, 32),
+        "stage3": (2, h8, w8, 64),
+        "stage4": (2, h8, w8, 256),
     }
     if size[0] == 448:
-        assert shapes["conv6"][1:3] == (56, 56)
+        assert shapes["stage4"][1:3] == (56, 56)
     if size[0] == 134:
-        assert shapes["conv6"][1:3] == (17, 17)
+        assert shapes["stage4"][1:3] == (17, 17)
 
 
 def test_real_maps_have_the_shapes_foretold(narrow):
@@ -115,8 +116,8 @@ def test_real_maps_have_the_shapes_foretold(narrow):
 
 def test_a_shift_by_one_output_stride_shifts_the_maps(narrow):
     x = np.random.default_rng(0).normal(size=(1, 16, 328, 3)).astype(np.float32)
-    maps = np.asarray(narrow(x[:, :, :-8])["conv4"])
-    shifted = np.asarray(narrow(x[:, :, 8:])["conv4"])
+    maps = np.asarray(narrow(x[:, :, :-8])["stage2"])
+    shifted = np.asarray(narrow(x[:, :, 8:])["stage2"])
     # Away from the border: b4 to b4_5 see 11 pixels of stride 8, what comes before them 4.
     close(shifted[:, :, 16:-17], maps[:, :, 17:-16], atol=1e-5 * maps.max())
 
@@ -154,7 +155,7 @@ def test_frozen_batchnorm_ignores_the_training_mode():
 
 
 def test_from_scratch_everything_is_trained_and_statistics_move():
-    network = resnet38(width=1 / 64, dropout=0, train_batchnorm=True, freeze_stem=False)
+    network = resnet38(width=1 / 64, dropout=0, train_batchnorm=True, frozen_stages=0)
     assert len(network.trainable_variables) == 43 + 74
     x = np.random.default_rng(0).normal(size=(2, 16, 24, 3)).astype(np.float32)
     norm = network.get_layer("b2_bn_branch2a")

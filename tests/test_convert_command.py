@@ -3,6 +3,7 @@
 The forward pass here is written from the papers in NumPy, on PyTorch's layouts, tap by tap.
 """
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -24,6 +25,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 WIDTH = 1 / 16
 CLASSES = ("background", "cross", "stripes", "ring", "checker")
 IMAGE = np.random.default_rng(1).normal(size=(2, 19, 26, 3)).astype("float32")
+
+
+def narrow_seam(num_classes, width):
+    return seam_network(num_classes, functools.partial(resnet38, width=width), head_width=width)
 
 
 def run(*arguments):
@@ -195,7 +200,7 @@ def test_imagenet_weights_from_mxnet(tmp_path):
     loaded, missing, unused = load_initial_weights(network, tmp_path / "x.npz")
     assert (len(loaded), missing, unused) == (191, [], [])
     maps = network(IMAGE, training=False)
-    for name, expected in zip(("conv4", "conv5", "conv6"), backbone_by_hand(IMAGE, tensors)):
+    for name, expected in zip(("stage2", "stage3", "stage4"), backbone_by_hand(IMAGE, tensors)):
         close(maps[name], expected)
 
 
@@ -222,7 +227,8 @@ def converted(seam_file):
         f"--run_dir={run_dir}",
         "--gin_file=gin/seam.gin",
         "--gin_file=gin/data/shapes.gin",
-        f"--gin_bindings=seam_network.width={WIDTH}",
+        f"--gin_bindings=resnet38.width={WIDTH}",
+        f"--gin_bindings=seam_network.head_width={WIDTH}",
         "--gin_bindings=shapes_source.num_val=3",
         "--gin_bindings=shapes_source.image_size=32",
     ]
@@ -236,7 +242,7 @@ def test_seam_as_weights_and_as_a_run(converted):
     cam, refined = seam_by_hand(IMAGE, random_tensors("seam"))
     assert 0.1 < refined[..., 1:].max() < 1  # neither all background nor all one class
 
-    network = seam_network(len(CLASSES) - 1, width=WIDTH)
+    network = narrow_seam(len(CLASSES) - 1, WIDTH)
     loaded, missing, unused = load_initial_weights(network, run_dir.with_name("seam.npz"))
     assert (len(loaded), missing, unused) == (195, [], [])
     for net in (network, recipe_lib.load_network(run_dir)):
@@ -274,7 +280,8 @@ def test_what_is_missing_or_unused_is_listed(tmp_path):
     assert "not used: extra.weight" in out
     (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     line = refused(*arguments, f"--run_dir={tmp_path / 'run'}",
-                   f"--gin_bindings=seam_network.width={WIDTH}",
+                   f"--gin_bindings=resnet38.width={WIDTH}",
+                   f"--gin_bindings=seam_network.head_width={WIDTH}",
                    f"--class_names={tmp_path / 'names.txt'}")  # fmt: skip
     assert "has nothing for pcm/f9/kernel" in line
     assert not (tmp_path / "run").exists()
@@ -366,7 +373,7 @@ def test_shapes_are_those_of_the_facts():
 
 @pytest.mark.parametrize("width", [1, WIDTH])
 def test_every_variable_of_the_networks_here_has_its_tensor(width):
-    network = seam_network(20, width=width)
+    network = narrow_seam(20, width)
     expected = {
         t.path: t.shape if len(t.shape) == 1 else tuple(t.shape[i] for i in (2, 3, 1, 0))
         for t in resnet38_names.targets("seam", 21, width).values()

@@ -1,6 +1,7 @@
 """Grad-CAM against plain CAM, and both methods against sums over pixels written out."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from tiny_network import tiny_network
 
 from wsss_tf import ops, run_folder
+from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.inference.grad_cam import GradCam, grad_cam_weights, split_at_conv6
 from wsss_tf.inference.label import label_source
@@ -128,7 +130,7 @@ def test_grad_cam_plus_plus_of_the_network_by_hand(net):
 
 
 def test_conv6_of_the_seam_network_is_the_last_relu():
-    net = seam_network(2, width=1 / 64)
+    net = seam_network(2, functools.partial(resnet38, width=1 / 64), head_width=1 / 64)
     body, head = split_at_conv6(net)
     assert body.output[0] is net.get_layer("bn7_relu").output
     x = RNG.normal(size=(2, 19, 26, 3)).astype("float32")

@@ -1,10 +1,17 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_backbone import tiny_backbone
 
 from wsss_tf import ops
+from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.models.affinitynet import NEW_LAYERS, affinity_head, affinity_network
+
+# Names of the golden files.
+FEATURES = {"stage2": "conv4", "stage3": "conv5", "stage4": "conv6"}
 
 
 def close(actual, expected, atol=1e-5):
@@ -14,14 +21,14 @@ def close(actual, expected, atol=1e-5):
 def golden_features(data):
     """Return the head's features with the golden kernels."""
     inputs = {
-        name: keras.Input((None, None, data[name].shape[-1]), name=name)
-        for name in ("conv4", "conv5", "conv6")
+        stage: keras.Input((None, None, data[name].shape[-1]), name=stage)
+        for stage, name in FEATURES.items()
     }
     filters = [data[f"{name}__kernel"].shape[-1] for name in NEW_LAYERS[:3]]
     head = keras.Model(inputs, affinity_head(inputs, filters))
     for name in NEW_LAYERS:
         head.get_layer(name).kernel.assign(data[f"{name}__kernel"])
-    return head({name: data[name] for name in inputs})
+    return head({stage: data[name] for stage, name in FEATURES.items()})
 
 
 @pytest.mark.parametrize("file", ["psa_affinity_0", "psa_affinity_1"])
@@ -84,9 +91,10 @@ def test_gradient_of_the_affinity_by_differences():
         close(gradient[position], difference, atol=2e-3)
 
 
-def narrow_network(**options):
+def narrow_network(head_width=1 / 64, width=1 / 64, **options):
     keras.utils.set_random_seed(0)
-    return affinity_network(width=1 / 64, **options)
+    backbone = functools.partial(resnet38, width=width, **options)
+    return affinity_network(backbone=backbone, head_width=head_width)
 
 
 def test_sizes_and_widths():
@@ -95,6 +103,14 @@ def test_sizes_and_widths():
     assert network(images)["features"].shape == (2, 6, 7, 224)
     assert [network.get_layer(name).filters for name in NEW_LAYERS] == [32, 64, 128, 224]
     assert narrow_network().get_layer("f9").filters == 48
+
+
+def test_coarse_stages_are_brought_to_stride_8():
+    network = affinity_network(
+        backbone=functools.partial(tiny_backbone, last=16), head_width=1 / 16
+    )
+    images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
+    assert network(images)["features"].shape == (2, 8, 12, 48)
 
 
 def test_saved_network_reloads_without_custom_objects(tmp_path):
@@ -133,7 +149,7 @@ def test_published_network():
 
 
 def test_gradients_are_the_same_bit_for_bit_each_time():
-    net = affinity_network(1 / 8, 1 / 2, train_batchnorm=True, freeze_stem=False, dropout=0.0)
+    net = narrow_network(1 / 2, 1 / 8, train_batchnorm=True, frozen_stages=0, dropout=0.0)
     images = np.random.default_rng(0).normal(size=(16, 96, 96, 3)).astype("f")
 
     @tf.function

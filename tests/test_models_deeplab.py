@@ -1,11 +1,13 @@
 """DeepLab's head against the official code, its initial values, and what BatchNorm does."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf.models.deeplab import NEW_LAYERS, deeplab_head, deeplab_network
+from wsss_tf.models.deeplab import NEW_LAYERS, deeplab_head, deeplab_network, deeplab_resnet38
 from wsss_tf.training.optimizer import poly_sgd
 from wsss_tf.training.supervised import supervised_step
 
@@ -102,7 +104,8 @@ def test_initial_values_are_those_of_pytorch():
 
 
 def network(**options):
-    return deeplab_network(5, width=1 / 32, head_width=1 / 32, dilation=2, **options)
+    backbone = functools.partial(deeplab_resnet38, width=1 / 32, **options)
+    return deeplab_network(5, backbone, head_width=1 / 32, dilation=2)
 
 
 @pytest.fixture
@@ -154,7 +157,7 @@ def test_batchnorm_takes_batch_statistics_and_keeps_gamma_and_beta(batch):
 
 
 def test_frozen_batchnorm_is_that_of_the_backbone_only(batch):
-    net = network(freeze_batchnorm=True)
+    net = network(train_batchnorm=False)
     trained = {v.path for v in net.trainable_variables if v.path.endswith("gamma")}
     assert trained == {"bn_fov/gamma", "bn_fov2/gamma"}
     before = np.array(net.get_layer("bn7").moving_mean.value)

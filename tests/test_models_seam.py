@@ -1,8 +1,12 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_backbone import tiny_backbone
 
+from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.models.seam import seam_head, seam_network
 
 
@@ -10,14 +14,15 @@ def close(actual, expected, atol):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
 
 
-FEATURES = ("conv4", "conv5", "conv6")
+# Names of the golden files.
+FEATURES = {"stage2": "conv4", "stage3": "conv5", "stage4": "conv6"}
 
 
 def golden_head(data):
     """Return the head with the golden kernels, as a model of a dict; two inner maps come along."""
     inputs = {
-        name: keras.Input((None, None, data[name].shape[-1]), name=name)
-        for name in ("x", *FEATURES)
+        name: keras.Input((None, None, array.shape[-1]), name=name)
+        for name, array in inputs_of(data).items()
     }
     filters = [data[f"{name}__kernel"].shape[-1] for name in ("f8_3", "f8_4", "f9")]
     outputs = seam_head(inputs["x"], inputs, num_classes=20, filters=filters)
@@ -38,7 +43,8 @@ def kernels(head):
 
 
 def inputs_of(data):
-    return {name: tf.constant(data[name]) for name in ("x", *FEATURES)}
+    names = {"x": "x", **FEATURES}
+    return {stage: tf.constant(data[name]) for stage, name in names.items()}
 
 
 @pytest.mark.parametrize("file", ["seam_head_full", "seam_head_small"])
@@ -64,9 +70,9 @@ def test_head_gradients_agree_with_the_official_code(golden):
     for name, gradient in of_kernels.items():
         expected = data[f"grad_{name}__kernel"]
         close(gradient, expected, atol=1e-5)
-    close(of_inputs["conv6"], data["grad_conv6"], atol=1e-5)
-    assert of_inputs["conv4"] is None
-    assert of_inputs["conv5"] is None
+    close(of_inputs["stage4"], data["grad_conv6"], atol=1e-5)
+    assert of_inputs["stage2"] is None
+    assert of_inputs["stage3"] is None
 
 
 def test_refined_maps_train_the_pcm_only(golden):
@@ -81,9 +87,10 @@ def test_refined_maps_train_the_pcm_only(golden):
     assert [of_inputs[name] for name in FEATURES] == [None] * 3
 
 
-def narrow_network(**options):
+def narrow_network(head_width=1 / 64, dropout=0.5, pcm_tile=2048, **options):
     keras.utils.set_random_seed(0)
-    return seam_network(3, width=1 / 64, **options)
+    backbone = functools.partial(resnet38, width=1 / 64, **options)
+    return seam_network(3, backbone, head_width, dropout, pcm_tile)
 
 
 def images(*size):
@@ -112,23 +119,30 @@ def test_tiles_of_the_pcm_change_nothing():
     close(tiled(images(41, 50))["cam_rv"], whole(images(41, 50))["cam_rv"], atol=1e-6)
 
 
-def test_head_width_is_the_backbones_unless_given():
-    network = seam_network(3, width=1 / 64, head_width=1 / 2)
+def test_the_head_has_a_width_of_its_own():
+    network = narrow_network(head_width=1 / 2)
     counts = [network.get_layer(name).filters for name in ("conv1a", "f8_3", "f8_4", "pcm")]
     assert counts == [16, 32, 64, 96]
-    assert narrow_network().get_layer("pcm").filters == 16
 
 
-def test_dropout_factor_covers_all_dropout():
-    rates = [
-        [layer.rate for layer in narrow_network(dropout=factor).layers if "dropout" in layer.name]
-        for factor in (1, 0)
-    ]
-    assert rates == [[0.3, 0.3, 0.5, 0.5, 0.5], [0] * 5]
+def test_rates_of_dropout_are_the_papers():
+    rates = [layer.rate for layer in narrow_network().layers if "dropout" in layer.name]
+    assert rates == [0.3, 0.3, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("last", "stride"), [(8, 8), (16, 32)])
+def test_stages_of_other_strides_are_brought_to_the_last_ones_grid(last, stride):
+    network = seam_network(3, functools.partial(tiny_backbone, last=last), head_width=1 / 4)
+    assert network.backbone_name == "tiny"
+    shapes = network.compute_output_shape((2, 64, 96, 3))
+    assert shapes["pcm_low"] == shapes["cam_low"] == (2, 64 // stride, 96 // stride, 4)
+    assert shapes["cam_rv"] == (2, 64, 96, 4)
+    outputs = network(images(64, 96))
+    assert {name: tuple(map_.shape) for name, map_ in outputs.items()} == shapes
 
 
 def test_saved_network_reloads_without_custom_objects(tmp_path):
-    network = narrow_network(train_batchnorm=True, freeze_stem=False)
+    network = narrow_network(train_batchnorm=True, frozen_stages=0)
     x = images(33, 18)
     network(x, training=True)  # statistics away from their start
     network.save(tmp_path / "seam.keras")

@@ -72,13 +72,13 @@ def test_what_suits_the_drawn_scenes_is_not_in_the_small_overlay(caplog):
     query = gin.query_parameter
     small = recipe_lib.load(["gin/seam.gin", "gin/size/small.gin"])
     assert (small.cam_output, query("seam_step.translation")) == ("cam_rv", 0.0)
-    sizes = query("seam_network.width"), query("seam_augmentation.crop_size")
+    sizes = query("resnet38.width"), query("seam_augmentation.crop_size")
     # The order of data set and size makes no difference.
     for overlays in (["data/shapes", "size/small_shapes"], ["size/small_shapes", "data/shapes"]):
         shapes = recipe_lib.load(["gin/seam.gin", *(f"gin/{name}.gin" for name in overlays)])
         assert (shapes.cam_output, query("seam_step.translation")) == ("cam", 15.0)
         assert (query("seam_step.rescale"), query("seam_step.er_weight")) == (1.0, 20.0)
-        assert (query("seam_network.width"), query("seam_augmentation.crop_size")) == sizes
+        assert (query("resnet38.width"), query("seam_augmentation.crop_size")) == sizes
     assert not caplog.records  # of an included file, looked for where it is not
 
 

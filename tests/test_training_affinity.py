@@ -15,13 +15,13 @@ from wsss_tf.training.optimizer import poly_adam, poly_sgd
 def tiny_network():
     """Return three of the backbone's units, with trained BatchNorm, under the real head."""
     image = keras.Input((None, None, 3))
-    blocks = _Blocks(width=1, train_batchnorm=True, synchronized=True, dropout=0, freeze_stem=False)
+    blocks = _Blocks(width=1, train_batchnorm=True, synchronized=True, dropout=0, frozen_stages=0)
     x = blocks.conv(image, 16, 3, "conv1a")
     for name in ("b2", "b3"):
         x, _ = blocks.residual(x, name, 16, 16, 2, (1, 1))
     x, side = blocks.residual(x, "b4", 16, 32, 2, (1, 2))
-    features = {"conv4": blocks.norm_relu(x, "bn4"), "conv5": blocks.norm_relu(x, "bn5")}
-    features["conv6"] = blocks.norm_relu(x, "bn7")
+    features = {"stage2": blocks.norm_relu(x, "bn4"), "stage3": blocks.norm_relu(x, "bn5")}
+    features["stage4"] = blocks.norm_relu(x, "bn7")
     return keras.Model(image, {"features": affinity_head(features, (16, 16, 16))})
 
 

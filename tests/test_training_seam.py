@@ -123,11 +123,11 @@ def test_weights_scale_the_terms(seam_loss):
 def tiny_network():
     """Return two of the backbone's units, with trained BatchNorm, under the real head."""
     image = keras.Input((None, None, 3))
-    blocks = _Blocks(width=1, train_batchnorm=True, synchronized=True, dropout=0, freeze_stem=False)
+    blocks = _Blocks(width=1, train_batchnorm=True, synchronized=True, dropout=0, frozen_stages=0)
     x = blocks.conv(image, 16, 3, "conv1a")
     x, _ = blocks.residual(x, "b2", 16, 16, 2, (1, 1))
     x, side = blocks.residual(x, "b5", 16, 32, 1, (1, 2))
-    features = {"conv4": side, "conv5": side, "conv6": blocks.norm_relu(x, "bn7")}
+    features = {"stage2": side, "stage3": side, "stage4": blocks.norm_relu(x, "bn7")}
     return keras.Model(image, seam_head(image, features, 3, filters=(16, 16, 16), dropout=0))
 
 

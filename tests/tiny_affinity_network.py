@@ -9,9 +9,9 @@ from wsss_tf.models.affinitynet import affinity_head
 def tiny_affinity_network(num_classes=None):
     image = keras.Input((None, None, 3), name="image")
     x, maps = image, {}
-    for name in ("conv4", "conv5", "conv6"):
+    for name in ("stage2", "stage3", "stage4"):
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
         x = layers.Conv2D(16, 3, strides=2, activation="relu", name=name)(x)
         maps[name] = x
-    features = dict.fromkeys(maps, maps["conv6"])
+    features = dict.fromkeys(maps, maps["stage4"])
     return keras.Model(image, {"features": affinity_head(features, (16, 16, 16))}, name="tiny")

@@ -11,15 +11,14 @@ from wsss_tf.models.seam import seam_head
 def tiny_network(num_classes, dropout=0.0):
     image = keras.Input((None, None, 3), name="image")
     x, maps = image, {}
-    for name in ("conv4", "conv5", "conv6"):
+    for name in ("stage2", "stage3", "stage4"):
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
         x = layers.Conv2D(16, 3, strides=2, activation="relu", name=name)(x)
         maps[name] = x
-    size = maps["conv6"]
     features = {
-        "conv4": layers.AveragePooling2D(4, padding="same", name="pool4")(maps["conv4"]),
-        "conv5": layers.AveragePooling2D(2, padding="same", name="pool5")(maps["conv5"]),
-        "conv6": size,
+        "stage2": layers.AveragePooling2D(4, padding="same", name="pool2")(maps["stage2"]),
+        "stage3": layers.AveragePooling2D(2, padding="same", name="pool3")(maps["stage3"]),
+        "stage4": maps["stage4"],
     }
     outputs = seam_head(image, features, num_classes, filters=(16, 16, 16), dropout=dropout)
     return keras.Model(image, outputs, name="tiny")

@@ -3,27 +3,46 @@
 import keras
 from keras import layers
 
-from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.stages import check_frozen_stages
+from wsss_tf.layers.batchnorm import batchnorm
+from wsss_tf.layers.caffe_input import CaffeInput
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-# Stem, where a block's stride is, convolution biases, BatchNorm epsilon.
+# Stem, where a block's stride is, convolution biases, BatchNorm epsilon; and the mean colour (red,
+# green, blue) to be taken away, for weights that were trained on blue first in 0..255.
 _VARIANTS = {
-    "v1c": {"deep_stem": True, "first_stride": False, "use_bias": False, "epsilon": 1e-5},
-    "keras": {"deep_stem": False, "first_stride": True, "use_bias": True, "epsilon": 1.001e-5},
+    "v1c": {
+        "deep_stem": True,
+        "first_stride": False,
+        "use_bias": False,
+        "epsilon": 1e-5,
+        "mean": None,
+    },
+    "keras": {
+        "deep_stem": False,
+        "first_stride": True,
+        "use_bias": True,
+        "epsilon": 1.001e-5,
+        "mean": (123.68, 116.779, 103.939),
+    },
 }
 
 
 class _Blocks:
     """The bottleneck and the stems, with what all of them share. Layers are named as in Keras."""
 
-    def __init__(self, variant, width, train_batchnorm, synchronized, last_gamma):
+    def __init__(self, variant, width, train_batchnorm, synchronized, last_gamma, frozen_stages):
         self.variant = variant
+        self.frozen_stages = frozen_stages
         self.width = width
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
         self.last_gamma = last_gamma
 
     def conv_norm(self, x, count, size, name, stride=1, dilation=1, relu=True, gamma="ones"):
+        # conv1 is the stem, conv2 to conv5 are the stages.
+        is_frozen = self.frozen_stages >= int(name[len("conv")])
         if size > 1:
             # On both sides, also before a stride; "same" would pad right and bottom only.
             pad = dilation * (size // 2)
@@ -37,15 +56,15 @@ class _Blocks:
             kernel_initializer=keras.initializers.VarianceScaling(
                 2.0, "fan_out", "untruncated_normal"
             ),
+            trainable=not is_frozen,
             name=f"{name}_conv",
         )(x)
-        x = layers.BatchNormalization(
+        x = batchnorm(
+            f"{name}_bn",
+            trainable=self.train_batchnorm and not is_frozen,
+            synchronized=self.synchronized,
             epsilon=self.variant["epsilon"],
-            momentum=0.9,
             gamma_initializer=gamma,
-            trainable=self.train_batchnorm,
-            synchronized=self.train_batchnorm and self.synchronized,
-            name=f"{name}_bn",
         )(x)
         return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
@@ -79,6 +98,7 @@ def dilated_resnet(
     train_batchnorm=True,
     synchronized_batchnorm=True,
     zero_init_residual=False,
+    frozen_stages=0,
     image=None,
 ):
     """Build a dilated ResNet as a functional model of named feature maps.
@@ -89,12 +109,16 @@ def dilated_resnet(
       variant: "v1c" is the papers': three 3x3 convolutions as stem, the stride of a block in its
         3x3 convolution, no biases, epsilon 1e-5. "keras" is that of `keras.applications`, whose
         ImageNet weights fit it and only it: a 7x7 stem, the stride in the first 1x1 convolution,
-        biases, epsilon 1.001e-5. A network's layer names and shapes tell which it is.
+        biases, epsilon 1.001e-5, and a first layer that turns the image into what those weights
+        were trained on: blue first, in 0..255, minus the mean colour. A network's layer names and
+        shapes tell which it is.
       width: factor on every channel count, as `scale_channels` rounds; 1 is the published network.
       train_batchnorm: train BatchNorm with batch statistics; False freezes it.
       synchronized_batchnorm: statistics over all replicas, where BatchNorm is trained.
       zero_init_residual: start from gamma = 0 in the last BatchNorm of each block, so that at first
         blocks pass their input on; for networks that start from random values (Goyal et al., 2017).
+      frozen_stages: 0 trains everything; 1 freezes the stem (conv1), 2 also conv2, that is stage 1,
+        3 also conv3, 4 also conv4.
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
@@ -103,7 +127,7 @@ def dilated_resnet(
       "stage4": [.., 2048 width]}, after ReLU, without multi-grid.
 
     Raises:
-      ValueError: an unknown depth, stride or variant.
+      ValueError: an unknown depth, stride or variant, or `frozen_stages` is not 0 to 4.
 
     The first block of a dilated stage has the dilation of the stage before in "v1c" (its 3x3
     convolution would have had the stride), the stage's own in "keras" (the stride would have come
@@ -118,12 +142,18 @@ def dilated_resnet(
         raise ValueError(f"output_stride={output_stride}; choose 8, 16 or 32.")
     if variant not in _VARIANTS:
         raise ValueError(f"variant={variant!r}; choose one of {sorted(_VARIANTS)}.")
+    check_frozen_stages(frozen_stages)
     style = _VARIANTS[variant]
     last_gamma = "zeros" if zero_init_residual else "ones"
-    blocks = _Blocks(style, width, train_batchnorm, synchronized_batchnorm, last_gamma)
+    blocks = _Blocks(
+        style, width, train_batchnorm, synchronized_batchnorm, last_gamma, frozen_stages
+    )
     if image is None:
         image = keras.Input((None, None, 3), name="image")
-    x = blocks.stem(image)
+    x = image
+    if style["mean"] is not None:
+        x = CaffeInput(style["mean"], name="caffe_input")(x)
+    x = blocks.stem(x)
     features = {}
     reached, dilation = 4, 1
     for stage, repeats in enumerate(_BLOCKS[depth], start=1):

@@ -5,8 +5,9 @@ import math
 import keras
 from keras import layers
 
-from wsss_tf import ops
-from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.stages import check_frozen_stages
+from wsss_tf.layers.batchnorm import batchnorm
 
 # Name: factors on width and depth.
 _SIZES = {
@@ -39,6 +40,7 @@ class _Blocks:
     def __init__(self, train_batchnorm, synchronized):
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
+        self.is_frozen = False  # whether what is built now belongs to a frozen stage
 
     def pad(self, x, size, name):
         # As the published weights were trained: for even sizes, less on the left and the top.
@@ -54,16 +56,17 @@ class _Blocks:
             kernel_initializer=keras.initializers.VarianceScaling(
                 2.0, "fan_out", "truncated_normal"
             ),
+            trainable=not self.is_frozen,
             name=name,
         )(x)
 
     def norm(self, x, name, activation=None):
-        x = layers.BatchNormalization(
+        x = batchnorm(
+            name,
+            trainable=self.train_batchnorm and not self.is_frozen,
+            synchronized=self.synchronized,
             epsilon=1e-3,
             momentum=0.99,
-            trainable=self.train_batchnorm,
-            synchronized=self.train_batchnorm and self.synchronized,
-            name=name,
         )(x)
         return x if activation is None else layers.Activation("swish", name=activation)(x)
 
@@ -71,8 +74,12 @@ class _Blocks:
         weights = layers.GlobalAveragePooling2D(name=f"{name}se_squeeze")(x)
         # Keras' 1x1 convolutions of a 1x1 map, which are dense layers.
         hidden = max(1, int(channels * _SQUEEZE))
-        weights = layers.Dense(hidden, "swish", name=f"{name}se_reduce")(weights)
-        weights = layers.Dense(x.shape[-1], "sigmoid", name=f"{name}se_expand")(weights)
+        weights = layers.Dense(
+            hidden, "swish", trainable=not self.is_frozen, name=f"{name}se_reduce"
+        )(weights)
+        weights = layers.Dense(
+            x.shape[-1], "sigmoid", trainable=not self.is_frozen, name=f"{name}se_expand"
+        )(weights)
         weights = layers.Reshape((1, 1, x.shape[-1]), name=f"{name}se_reshape")(weights)
         return layers.Multiply(name=f"{name}se_excite")([x, weights])
 
@@ -92,6 +99,7 @@ class _Blocks:
             depthwise_initializer=keras.initializers.VarianceScaling(
                 2.0, "fan_out", "truncated_normal"
             ),
+            trainable=not self.is_frozen,
             name=f"{name}dwconv",
         )(x)
         x = self.norm(x, f"{name}bn", f"{name}activation")
@@ -120,6 +128,7 @@ def efficientnet(
     train_batchnorm=True,
     synchronized_batchnorm=True,
     drop_connect=1.0,
+    frozen_stages=0,
     image=None,
 ):
     """Build a dilated EfficientNet as a functional model of named feature maps.
@@ -133,6 +142,8 @@ def efficientnet(
       train_batchnorm: train BatchNorm with batch statistics; False freezes it.
       synchronized_batchnorm: statistics over all replicas, where BatchNorm is trained.
       drop_connect: factor on the rates at which whole residual branches are dropped in training.
+      frozen_stages: 0 trains everything; 1 freezes the stem and block group 1, 2 also group 2, that
+        is stage 1, 3 also group 3, 4 also groups 4 and 5.
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
@@ -142,7 +153,7 @@ def efficientnet(
       classifier is left out. Which maps are the four stages is our choice: SANet does not say.
 
     Raises:
-      ValueError: an unknown size or stride.
+      ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.
 
     Source: Tan and Le (2019); `keras.applications.EfficientNetB0` to B7, whose weights fit.
     """
@@ -154,9 +165,12 @@ def efficientnet(
     blocks = _Blocks(train_batchnorm, synchronized_batchnorm)
     if image is None:
         image = keras.Input((None, None, 3), name="image")
-    # The ImageNet weights were trained on (v - mean) / variance by mistake, and need it again.
-    scale = [1 / math.sqrt(deviation) for deviation in ops.IMAGENET_STD]
-    x = layers.Rescaling(scale, name="stem_rescaling")(image)
+    # With the weights that Keras ships its own chain gives (v / 255 - mean) / deviation, the image
+    # as it comes: its Normalization divides by the root of the deviations, which the files hold in
+    # place of variances, and the Rescaling after it by that root once more.
+    check_frozen_stages(frozen_stages)
+    blocks.is_frozen = frozen_stages >= 1
+    x = image
     x = blocks.pad(x, 3, "stem_conv")
     x = blocks.conv(x, _round_channels(32, factor, width), 3, "stem_conv", stride=2)
     x = blocks.norm(x, "stem_bn", "stem_activation")
@@ -164,7 +178,9 @@ def efficientnet(
     repeats = [math.ceil(depth * group[1]) for group in _GROUPS]
     features = {}
     reached, dilation, done = 2, 1, 0
+    frozen_groups = (0, 1, 2, 3, 5)[frozen_stages]
     for number, (kernel, _, count, expansion, stride, stage) in enumerate(_GROUPS, start=1):
+        blocks.is_frozen = number <= frozen_groups
         before = dilation
         if stride > 1 and reached < output_stride:
             reached *= stride

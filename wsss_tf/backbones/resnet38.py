@@ -3,6 +3,10 @@
 import keras
 from keras import layers
 
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.stages import check_frozen_stages
+from wsss_tf.layers.batchnorm import batchnorm
+
 # Unit: (kind, filters of the first and of the last convolution, stride, dilation of its 3x3s).
 # At width 1; conv1a has 64 filters.
 _UNITS = {
@@ -25,32 +29,28 @@ _UNITS = {
     "b7": ("bottleneck", 1024, 4096, 1, 0.5),
 }
 _PROJECTED = ("b2", "b3", "b4", "b5", "b6", "b7")  # units with a shortcut convolution
-_FROZEN = ("b2", "b2_1", "b2_2")  # as conv1a
-
-
-def scale_channels(count, width):
-    """Return a channel count at a width factor: a multiple of 16, at least 16.
-
-    Processors work on 8 or 16 channels at a time, and with fewer (8 channels with AVX-512, 4 with
-    AVX2) oneDNN's convolutions corrupt memory in TensorFlow 2.21.
-    """
-    return max(16, 16 * round(count * width / 16))
+# A unit is frozen from this many frozen stages on: 1 is the stem, 2 also what stage 1 comes from.
+_FROZEN_FROM = {"conv1a": 1, "b2": 1, "b3": 2, "b4": 3, "b5": 4}
 
 
 class _Blocks:
     """The two kinds of units, with what all of them share."""
 
     def __init__(
-        self, width, train_batchnorm, synchronized, dropout, freeze_stem, batchnorm_momentum=0.9
+        self, width, train_batchnorm, synchronized, dropout, frozen_stages, batchnorm_momentum=0.9
     ):
         self.width = width
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
         self.batchnorm_momentum = batchnorm_momentum
         self.dropout = dropout
-        self.freeze_stem = freeze_stem
+        self.frozen_stages = frozen_stages
 
-    def conv(self, x, count, size, name, stride=1, dilation=1, trainable=True):
+    def is_frozen(self, name):
+        """Whether a layer, named by its unit, belongs to a frozen stage."""
+        return self.frozen_stages >= _FROZEN_FROM.get(name.split("_")[0], 5)
+
+    def conv(self, x, count, size, name, stride=1, dilation=1):
         if size > 1:
             # Symmetric, as the official code pads; "same" would pad right and bottom only.
             x = layers.ZeroPadding2D(dilation, name=f"{name}_pad")(x)
@@ -61,30 +61,27 @@ class _Blocks:
             dilation_rate=dilation,
             use_bias=False,
             kernel_initializer="he_normal",
-            trainable=trainable,
+            trainable=not self.is_frozen(name),
             name=name,
         )(x)
 
     def norm_relu(self, x, name):
-        options = {"synchronized": self.synchronized} if self.train_batchnorm else {}
-        x = layers.BatchNormalization(
-            epsilon=1e-5,
+        x = batchnorm(
+            name,
+            trainable=self.train_batchnorm and not self.is_frozen(name),
+            synchronized=self.synchronized,
             momentum=self.batchnorm_momentum,
-            trainable=self.train_batchnorm,
-            name=name,
-            **options,
         )(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def residual(self, x, name, middle, last, stride, dilations):
-        trainable = not (self.freeze_stem and name in _FROZEN)
         first, second = dilations
         p = self.norm_relu(x, f"{name}_bn_branch2a")
-        y = self.conv(p, middle, 3, f"{name}_conv_branch2a", stride, first, trainable)
+        y = self.conv(p, middle, 3, f"{name}_conv_branch2a", stride, first)
         y = self.norm_relu(y, f"{name}_bn_branch2b1")
-        y = self.conv(y, last, 3, f"{name}_conv_branch2b1", 1, second, trainable)
+        y = self.conv(y, last, 3, f"{name}_conv_branch2b1", 1, second)
         if name in _PROJECTED:
-            x = self.conv(p, last, 1, f"{name}_conv_branch1", stride, trainable=trainable)
+            x = self.conv(p, last, 1, f"{name}_conv_branch1", stride)
         return layers.Add(name=name)([x, y]), p
 
     def bottleneck(self, x, name, middle, last, stride, rate):
@@ -104,7 +101,7 @@ def resnet38(
     width=1.0,
     train_batchnorm=False,
     synchronized_batchnorm=True,
-    freeze_stem=True,
+    frozen_stages=1,
     dropout=1.0,
     image=None,
     batchnorm_momentum=0.9,
@@ -117,32 +114,37 @@ def resnet38(
       train_batchnorm: train BatchNorm and use batch statistics, for training from scratch. The
         official code keeps every BatchNorm in inference mode with frozen parameters.
       synchronized_batchnorm: statistics over all replicas, where BatchNorm is trained.
-      freeze_stem: freeze conv1a and the convolutions of b2, b2_1 and b2_2, as the official code.
+      frozen_stages: 0 trains everything; 1 freezes the stem (conv1a and the units b2), as the
+        official code; 2 also the units b3, which stage 1 comes from; 3 also b4; 4 also b5.
       dropout: factor on the channel dropout rates 0.3 (b6) and 0.5 (b7).
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
       batchnorm_momentum: share of the moving statistics kept in a step, where BatchNorm is trained.
 
     Returns:
-      `keras.Model` from image to {"conv3": [B, ceil(H/4), ceil(W/4), 256 width],
-      "conv4": [B, ceil(H/8), ceil(W/8), 512 width], "conv5": [.., 1024 width],
-      "conv6": [.., 4096 width]}. conv3 to conv5 are b4, b5 and b6 after their first BatchNorm and
-      ReLU.
+      `keras.Model` from image to {"stage1": [B, ceil(H/4), ceil(W/4), 256 width],
+      "stage2": [B, ceil(H/8), ceil(W/8), 512 width], "stage3": [.., 1024 width],
+      "stage4": [.., 4096 width]}: what the official code calls conv3 to conv6. The first three are
+      b4, b5 and b6 after their first BatchNorm and ReLU.
+
+    Raises:
+      ValueError: `frozen_stages` is not 0 to 4.
 
     Source: Wu et al., "Wider or deeper" (2019), model A1; official `network/resnet38d.py`.
     """
+    check_frozen_stages(frozen_stages)
     blocks = _Blocks(
-        width, train_batchnorm, synchronized_batchnorm, dropout, freeze_stem, batchnorm_momentum
+        width, train_batchnorm, synchronized_batchnorm, dropout, frozen_stages, batchnorm_momentum
     )
     if image is None:
         image = keras.Input((None, None, 3), name="image")
-    x = blocks.conv(image, 64, 3, "conv1a", trainable=not freeze_stem)
+    x = blocks.conv(image, 64, 3, "conv1a")
     inner = {}
     for name, (kind, *settings) in _UNITS.items():
         x, inner[name] = getattr(blocks, kind)(x, name, *settings)
     features = {
-        "conv3": inner["b4"],
-        "conv4": inner["b5"],
-        "conv5": inner["b6"],
-        "conv6": blocks.norm_relu(x, "bn7"),
+        "stage1": inner["b4"],
+        "stage2": inner["b5"],
+        "stage3": inner["b6"],
+        "stage4": blocks.norm_relu(x, "bn7"),
     }
     return keras.Model(image, features, name="resnet38")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.layers.dilated_conv import DilatedConv2D
 
 # Block: (convolutions, filters at width 1).

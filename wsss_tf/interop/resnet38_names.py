@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.errors import UserError
 
 # Unit: (channels in, of the first and of each further convolution), and their kernel sizes.
@@ -54,7 +55,7 @@ def targets(model, num_outputs=None, width=1.0):
     Args:
       model: one of `MODELS`.
       num_outputs: K, channels of the classifier (background included); None takes any.
-      width: factor on the channel counts, as `backbones.resnet38.scale_channels` applies it.
+      width: factor on the channel counts, as `backbones.channels.scale_channels` applies it.
 
     The head of AffinityNet and DeepLab is expected with its layer names as Keras names too.
     """
@@ -62,7 +63,7 @@ def targets(model, num_outputs=None, width=1.0):
     found = {}
 
     def channels(count):
-        return max(16, 16 * round(count * width / 16))
+        return scale_channels(count, width)
 
     def conv(name, path, filters, inputs, size, bias=False):
         found[f"{name}.weight"] = Target(f"{path}/kernel", (filters, inputs, size, size))

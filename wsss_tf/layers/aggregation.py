@@ -2,7 +2,8 @@
 
 import keras
 
-from wsss_tf.layers.conv_batchnorm import ConvBatchNorm, batchnorm
+from wsss_tf.layers.batchnorm import batchnorm
+from wsss_tf.layers.conv_batchnorm import ConvBatchNorm
 
 
 def _without_bias(layer, x):
@@ -61,7 +62,7 @@ class Aggregation(keras.layers.Layer):
             )
             conv.build(reduced)
             setattr(self, name, conv)
-        self.bn = batchnorm("bn", self.synchronized_batchnorm, self.dtype_policy)
+        self.bn = batchnorm("bn", synchronized=self.synchronized_batchnorm, dtype=self.dtype_policy)
         self.bn.build(reduced)
 
     def call(self, x, training=None):

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from wsss_tf.layers.conv_batchnorm import batchnorm, kaiming_fan_out
+from wsss_tf.layers.batchnorm import batchnorm
+from wsss_tf.layers.conv_batchnorm import kaiming_fan_out
 
 
 def aggregate_context(prior, value):
@@ -75,7 +76,9 @@ class ContextPrior(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="prior_conv",
         )
-        self.prior_bn = batchnorm("prior_bn", self.synchronized_batchnorm, "float32")
+        self.prior_bn = batchnorm(
+            "prior_bn", synchronized=self.synchronized_batchnorm, dtype="float32"
+        )
         self.prior_conv.build(input_shape)
         self.prior_bn.build((*input_shape[:-1], self.positions))
 

@@ -2,23 +2,12 @@
 
 import keras
 
+from wsss_tf.layers.batchnorm import batchnorm
+
 
 def kaiming_fan_out():
     """Return the initializer of the official heads' kernels: Kaiming normal over the outputs."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-
-
-def batchnorm(name, synchronized, dtype):
-    """Return PyTorch's BatchNorm: epsilon 1e-5 and, as Keras counts it, momentum 0.9.
-
-    Args:
-      name: of the layer.
-      synchronized: batch statistics over all replicas.
-      dtype: dtype or policy of the layer.
-    """
-    return keras.layers.BatchNormalization(
-        epsilon=1e-5, momentum=0.9, synchronized=synchronized, dtype=dtype, name=name
-    )
 
 
 @keras.saving.register_keras_serializable("wsss_tf")
@@ -56,7 +45,7 @@ class ConvBatchNorm(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.bn = batchnorm("bn", self.synchronized_batchnorm, self.dtype_policy)
+        self.bn = batchnorm("bn", synchronized=self.synchronized_batchnorm, dtype=self.dtype_policy)
         self.conv.build(input_shape)
         self.bn.build(self.compute_output_shape(input_shape))
 

@@ -3,13 +3,13 @@
 import keras
 from keras import layers
 
+from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
-from wsss_tf.backbones.resnet38 import scale_channels
 from wsss_tf.layers.aggregation import Aggregation
 from wsss_tf.layers.context_prior import ContextPrior
 from wsss_tf.layers.conv_batchnorm import ConvBatchNorm
 from wsss_tf.layers.resize import ResizeLike
-from wsss_tf.models.fcn import classifier, fcn_head
+from wsss_tf.models.heads import classifier, fcn_head, network
 
 # Which contexts are put beside the backbone's features.
 CONTEXTS = {
@@ -94,7 +94,7 @@ def cpnet_network(
       crop_size: of the images, an int or (height, width), pixels, multiples of 8. The prior has a
         channel for each position of the last feature map, so the network takes images with a map
         of this size only; others go through it in sliding windows. Without a prior it takes any.
-      backbone: `backbone(image=..., synchronized_batchnorm=...)`, a model of features by stage.
+      backbone: as `wsss_tf.backbones` says.
       context: what is put beside the backbone's features: "both" is CPNet; "intra" or "inter" only
         the positions of the same class, or of other classes; "aggregation" what the aggregation
         module gives, without a prior; "none" nothing, which is the FCN.
@@ -102,7 +102,7 @@ def cpnet_network(
       kernel_size: of the aggregation module.
       dropout: channel dropout before the classifiers; 0 makes training deterministic.
       prior_tile: positions whose context is computed at a time in inference; None for all.
-      synchronized_batchnorm: batch statistics over all replicas, in backbone and heads.
+      synchronized_batchnorm: batch statistics over all replicas, in the heads.
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to float32 {"logits": [B, H, W, K]},
@@ -121,7 +121,7 @@ def cpnet_network(
     if any(side < 8 or side % 8 for side in crop):
         raise ValueError(f"crop_size={crop_size}: choose multiples of 8.")
     image = keras.Input((None, None, 3), name="image")
-    trunk = backbone(image=image, synchronized_batchnorm=synchronized_batchnorm)
+    trunk = backbone(image=image)
     features = trunk.output
     head = cpnet_head(
         features["stage4"],
@@ -142,4 +142,4 @@ def cpnet_network(
         name: ResizeLike(align_corners=False, name=name)([logits, image])
         for name, logits in low.items()
     }
-    return keras.Model(image, {**outputs, **head}, name="cpnet")
+    return network(image, {**outputs, **head}, trunk, "cpnet")

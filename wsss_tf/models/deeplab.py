@@ -1,16 +1,27 @@
-"""DeepLab with a large field of view on ResNet38: what is trained on pseudo labels."""
+"""DeepLab with a large field of view: what is trained on pseudo labels."""
+
+import functools
 
 import keras
 from keras import layers
 
-from wsss_tf.backbones.resnet38 import resnet38, scale_channels
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.layers.batchnorm import batchnorm
 from wsss_tf.layers.dilated_conv import DilatedConv2D
 from wsss_tf.layers.resize import ResizeLike
+from wsss_tf.models.heads import network
 
 # Layers of the head, which are trained from random values at ten times the backbone's rate.
 NEW_LAYERS = ("conv_fov", "conv_fov2", "cls_conv")
 # The official running averages keep 1 - 0.0003 of themselves in a step.
 MOMENTUM = 0.9997
+
+# ResNet38 as SEAM's authors retrain it. They mean to freeze BatchNorm, but never switch that on: it
+# uses batch statistics.
+deeplab_resnet38 = functools.partial(
+    resnet38, train_batchnorm=True, frozen_stages=0, batchnorm_momentum=MOMENTUM
+)
 
 
 def deeplab_head(
@@ -53,11 +64,8 @@ def deeplab_head(
             kernel_initializer=kernel.clone(),
             name=name,
         )(x)
-        x = layers.BatchNormalization(
-            epsilon=1e-5,
-            momentum=batchnorm_momentum,
-            synchronized=synchronized_batchnorm,
-            name=f"bn_fov{number}",
+        x = batchnorm(
+            f"bn_fov{number}", synchronized=synchronized_batchnorm, momentum=batchnorm_momentum
         )(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
@@ -78,30 +86,25 @@ def deeplab_head(
 
 def deeplab_network(
     num_classes,
-    width=1.0,
-    head_width=None,
+    backbone=deeplab_resnet38,
+    head_width=1.0,
     dilation=12,
-    freeze_batchnorm=False,
     batchnorm_momentum=MOMENTUM,
     synchronized_batchnorm=True,
-    freeze_stem=False,
-    dropout=1.0,
+    dropout=0.5,
 ):
-    """Build DeepLab-LargeFOV on ResNet38.
+    """Build DeepLab-LargeFOV.
 
     Args:
       num_classes: K, all classes of the masks, background included if there is one.
-      width: factor on the backbone's channels; 1 is the published network.
-      head_width: factor on the head's 512 channels; None takes `width`.
+      backbone: as `wsss_tf.backbones` says; `deeplab_resnet38` is that of SEAM's authors.
+      head_width: factor on the head's 512 channels.
       dilation: of the head's 3x3 convolution; at crops much smaller than 448 pixels 12 leaves it
         nothing but padding.
-      freeze_batchnorm: keep the backbone's BatchNorm in inference mode. The official code means to,
-        but never switches it on: its BatchNorm uses batch statistics.
-      batchnorm_momentum: share of the running statistics kept in a step.
-      synchronized_batchnorm: statistics over all replicas; the official ones are per GPU (5 images
-        each), so that its results depend on how many there are.
-      freeze_stem: as in `backbones.resnet38.resnet38`; the official code freezes nothing.
-      dropout: factor on all dropout rates; 0 makes training deterministic.
+      batchnorm_momentum: share of the running statistics kept in a step, in the head.
+      synchronized_batchnorm: statistics over all replicas, in the head; the official ones are per
+        GPU (5 images each), so that its results depend on how many there are.
+      dropout: before the classifier; 0 (and 0 in the backbone) makes training deterministic.
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to the outputs of `deeplab_head`.
@@ -111,23 +114,15 @@ def deeplab_network(
     the batch, PyTorch's n / (n - 1) times that; with n pixels of a batch that is nothing.
     """
     image = keras.Input((None, None, 3), name="image")
-    backbone = resnet38(
-        width,
-        train_batchnorm=not freeze_batchnorm,
-        synchronized_batchnorm=synchronized_batchnorm,
-        batchnorm_momentum=batchnorm_momentum,
-        freeze_stem=freeze_stem,
-        dropout=dropout,
-        image=image,
-    )
+    trunk = backbone(image=image)
     outputs = deeplab_head(
         image,
-        backbone.output["conv6"],
+        trunk.output["stage4"],
         num_classes,
-        filters=scale_channels(512, width if head_width is None else head_width),
+        filters=scale_channels(512, head_width),
         dilation=dilation,
-        dropout=0.5 * dropout,
+        dropout=dropout,
         batchnorm_momentum=batchnorm_momentum,
         synchronized_batchnorm=synchronized_batchnorm,
     )
-    return keras.Model(image, outputs, name="deeplab")
+    return network(image, outputs, trunk, "deeplab")

@@ -7,11 +7,12 @@ open is a choice of this package, named "ours" in the docstrings of the parts.
 import keras
 from keras import layers
 
+from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
-from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.backbones.stages import STAGES
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.layers.squeeze_attention import SqueezeAttention
-from wsss_tf.models.fcn import STAGES, classifier, concat_stages, fcn_head
+from wsss_tf.models.heads import classifier, fcn_head, network, on_grid
 
 
 def sanet_head(
@@ -47,7 +48,8 @@ def sanet_head(
             synchronized_batchnorm=synchronized_batchnorm,
             name=f"sa{stage[-1]}",
         )(features[stage])
-    concat = concat_stages(backbone, modules)
+    on_stage2 = on_grid(backbone, modules, "stage2", align_corners=False)
+    concat = layers.Concatenate(name="concat")([*on_stage2.values()])
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="concat_mean")(concat)
     dense = fcn_head(features["stage4"], num_classes, "den", dropout, synchronized_batchnorm)
     of_sa4 = classifier(modules["stage4"], num_classes, "sa4_cls", dropout=0.0)
@@ -70,10 +72,9 @@ def sanet_network(
 
     Args:
       num_classes: K, all classes of the masks.
-      backbone: `backbone(image=..., synchronized_batchnorm=...)`, a model of features by stage:
-        `backbones.dilated_resnet` or `backbones.efficientnet`.
+      backbone: as `wsss_tf.backbones` says.
       attn_activation, mid_filters, dropout: as in `sanet_head`.
-      synchronized_batchnorm: batch statistics over all replicas, in backbone and heads.
+      synchronized_batchnorm: batch statistics over all replicas, in the heads.
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`), any size, to float32
@@ -87,7 +88,7 @@ def sanet_network(
     Source: SANet (Zhong et al., CVPR 2020), figure 3.
     """
     image = keras.Input((None, None, 3), name="image")
-    trunk = backbone(image=image, synchronized_batchnorm=synchronized_batchnorm)
+    trunk = backbone(image=image)
     low = sanet_head(
         trunk, num_classes, attn_activation, mid_filters, dropout, synchronized_batchnorm
     )
@@ -96,4 +97,4 @@ def sanet_network(
         "dense_logits": ResizeLike(align_corners=False, name="dense_logits")([low["dense"], image]),
         "category_logits": low["category"],
     }
-    return keras.Model(image, outputs, name="sanet")
+    return network(image, outputs, trunk, "sanet")

@@ -3,11 +3,13 @@
 import keras
 from keras import layers
 
-from wsss_tf.backbones.resnet38 import resnet38, scale_channels
+from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.layers.normalize_cam import NormalizeCam
 from wsss_tf.layers.pcm import Pcm
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.layers.stop_gradient import StopGradient
+from wsss_tf.models.heads import network, on_grid
 from wsss_tf.models.side_branch import side_branch
 
 # Layers of the head, which are trained from random values at ten times the backbone's rate.
@@ -19,10 +21,10 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
 
     Args:
       image: [B, H, W, 3] the network input.
-      features: dict of "conv4", "conv5", "conv6" [B, h, w, ..].
+      features: dict of "stage2", "stage3", "stage4" [B, h, w, ..], on one grid.
       num_classes: C, foreground classes.
       filters: channels of f8_3, f8_4 and f9; the published network's by default.
-      dropout: channel dropout on conv6.
+      dropout: channel dropout on stage 4.
       pcm_tile: as in `layers.pcm.pixel_correlation`.
 
     Returns:
@@ -31,7 +33,7 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
       "cam" and "cam_rv" [B, H, W, K], the same two at image size.
     """
 
-    dropped = layers.SpatialDropout2D(dropout, name="dropout7")(features["conv6"])
+    dropped = layers.SpatialDropout2D(dropout, name="dropout7")(features["stage4"])
     scores = layers.Conv2D(num_classes + 1, 1, use_bias=False, name="fc8")(dropped)
     scores = layers.Activation("linear", dtype="float32", name="cam_low")(scores)
 
@@ -39,8 +41,8 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
         x = StopGradient(name=f"{source}_constant")(features[source])
         return side_branch(x, count, name, "relu")
 
-    low_image = ResizeLike(name="image_low")([image, features["conv6"]])
-    sides = [low_image, side("f8_3", "conv4", filters[0]), side("f8_4", "conv5", filters[1])]
+    low_image = ResizeLike(name="image_low")([image, features["stage4"]])
+    sides = [low_image, side("f8_3", "stage2", filters[0]), side("f8_4", "stage3", filters[1])]
     joint = layers.Concatenate(name="pcm_features")(sides)
     norm_cam = NormalizeCam(name="norm_cam")(scores)
     refined = Pcm(filters[2], tile=pcm_tile, name="pcm")([norm_cam, joint])
@@ -52,46 +54,33 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
     }
 
 
-def seam_network(
-    num_classes,
-    width=1.0,
-    head_width=None,
-    train_batchnorm=False,
-    freeze_stem=True,
-    dropout=1.0,
-    pcm_tile=2048,
-):
-    """Build the SEAM network on ResNet38.
+def seam_network(num_classes, backbone=resnet38, head_width=1.0, dropout=0.5, pcm_tile=2048):
+    """Build the SEAM network.
 
     Args:
       num_classes: C, foreground classes of the data set.
-      width: factor on the backbone's channels; 1 is the published network.
-      head_width: factor on the PCM's channels; None takes `width`.
-      train_batchnorm, freeze_stem: as in `backbones.resnet38.resnet38`.
-      dropout: factor on all dropout rates; 0 makes training deterministic.
+      backbone: as `wsss_tf.backbones` says; ResNet38 is the paper's.
+      head_width: factor on the PCM's channels; 1 in the paper.
+      dropout: channel dropout before the classifier; 0 (and 0 in the backbone) makes training
+        deterministic.
       pcm_tile: output pixels of the PCM computed at a time in inference.
 
     Returns:
-      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to the outputs of `seam_head`.
-      105,358,208 parameters at width 1 and C = 20, the statistics of BatchNorm not counted.
+      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to the outputs of `seam_head`, on the
+      grid of the backbone's last stage. On ResNet38 105,358,208 parameters at C = 20, the
+      statistics of BatchNorm not counted.
 
     Source: SEAM (Wang et al., CVPR 2020), figure 2; official `network/resnet38_SEAM.py`.
     """
     image = keras.Input((None, None, 3), name="image")
-    backbone = resnet38(
-        width,
-        train_batchnorm=train_batchnorm,
-        freeze_stem=freeze_stem,
-        dropout=dropout,
-        image=image,
-    )
-    head_width = width if head_width is None else head_width
+    trunk = backbone(image=image)
+    features = {stage: trunk.output[stage] for stage in ("stage2", "stage3", "stage4")}
     outputs = seam_head(
         image,
-        backbone.output,
+        on_grid(trunk, features, "stage4"),
         num_classes,
         filters=[scale_channels(count, head_width) for count in (64, 128, 192)],
-        dropout=0.5 * dropout,
+        dropout=dropout,
         pcm_tile=pcm_tile,
     )
-    return keras.Model(image, outputs, name="seam")
+    return network(image, outputs, trunk, "seam")

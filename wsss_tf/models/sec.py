@@ -3,7 +3,7 @@
 import keras
 from keras import initializers, layers
 
-from wsss_tf.backbones.resnet38 import scale_channels
+from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.vgg16_largefov import Vgg16Blocks, largefov_features
 from wsss_tf.layers.caffe_input import CaffeInput
 from wsss_tf.layers.log_probs import LogProbs
