@@ -28,7 +28,7 @@ ALLOWED = {
     "evaluation": {"ops", *_FILES},
     "inference": {"ops", "models", "evaluation", *_FILES},
     "serving": {"ops", "models", "inference", *_FILES},
-    "interop": {"models", *_FILES},
+    "interop": {"models", "backbones", *_FILES},
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
