@@ -101,23 +101,6 @@ def test_stem_and_stride_are_the_variants():
     assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-5, 0.9)}
 
 
-def test_keras_weights_fit_and_give_keras_features():
-    source = randomise(keras.applications.ResNet50(include_top=False, weights=None))
-    net = dilated_resnet(50, 32, "keras", train_batchnorm=False)
-    copied = copy_keras_weights(net, source)
-    assert copied == sorted(layer.name for layer in net.layers if layer.weights)
-    # An even and an odd size.
-    x = images(64, 41)
-    ends = {
-        stage: f"conv{i}_block{n}_out" for i, (stage, n) in enumerate(zip(STAGES, (3, 4, 6, 3)), 2)
-    }
-    expected = keras.Model(source.input, {s: source.get_layer(n).output for s, n in ends.items()})(
-        x
-    )
-    for stage, own in net(x).items():
-        np.testing.assert_allclose(own, expected[stage], atol=1e-5 * np.max(expected[stage]))
-
-
 def test_weights_of_another_variant_are_refused():
     with pytest.raises(ValueError, match="has another epsilon"):
         copy_keras_weights(narrow(variant="keras"), narrow())

@@ -29,8 +29,11 @@ _UNITS = {
     "b7": ("bottleneck", 1024, 4096, 1, 0.5),
 }
 _PROJECTED = ("b2", "b3", "b4", "b5", "b6", "b7")  # units with a shortcut convolution
-# A unit is frozen from this many frozen stages on: 1 is the stem, 2 also what stage 1 comes from.
-_FROZEN_FROM = {"conv1a": 1, "b2": 1, "b3": 2, "b4": 3, "b5": 4}
+# From how many frozen stages on a unit is frozen, and the BatchNorms at the ends of stages 1 to 3.
+_FROZEN_FROM = {
+    **{"conv1a": 1, "b2": 1, "b3": 2, "b4": 3, "b5": 4},
+    **{"b4_bn_branch2a": 2, "b5_bn_branch2a": 3, "b6_bn_branch2a": 4},
+}
 
 
 class _Blocks:
@@ -47,8 +50,9 @@ class _Blocks:
         self.frozen_stages = frozen_stages
 
     def is_frozen(self, name):
-        """Whether a layer, named by its unit, belongs to a frozen stage."""
-        return self.frozen_stages >= _FROZEN_FROM.get(name.split("_")[0], 5)
+        """Whether a layer belongs to a frozen stage."""
+        unit = name.split("_")[0]
+        return self.frozen_stages >= _FROZEN_FROM.get(name, _FROZEN_FROM.get(unit, 5))
 
     def conv(self, x, count, size, name, stride=1, dilation=1):
         if size > 1:

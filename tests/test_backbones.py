@@ -1,0 +1,145 @@
+"""What every backbone has in common, and that foreign weights see the picture they have learnt."""
+
+import functools
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from wsss_tf import ops
+from wsss_tf.backbones.dilated_resnet import dilated_resnet
+from wsss_tf.backbones.efficientnet import efficientnet
+from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
+from wsss_tf.backbones.keras_weights import copy_keras_weights
+from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.backbones.stages import STAGES
+
+# Name of the model: the backbone, narrow where it can be.
+BACKBONES = {
+    "resnet38": functools.partial(resnet38, width=1 / 64),
+    "resnet50_v1c": functools.partial(dilated_resnet, width=1 / 16),
+    "resnet50_keras": functools.partial(dilated_resnet, variant="keras", width=1 / 16),
+    "efficientnet_b0": functools.partial(efficientnet, width=1 / 4),
+    "efficientnet_lite0": efficientnet_lite,
+}
+
+
+@functools.cache
+def backbone(name):
+    """Return a backbone as it comes, made once: it has hundreds of layers."""
+    return BACKBONES[name]()
+
+
+def elements(variables):
+    return sum(int(np.prod(v.shape)) for v in variables)
+
+
+def weights(net):
+    """Return what could be trained: no statistics, no states of random generators."""
+    return [v for v in net.variables if not re.search("moving_|seed_generator", v.path)]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_stages_have_ascending_strides_and_names_that_tell_the_weights(name):
+    net = backbone(name)
+    assert net.name == name
+    assert tuple(net.output) == STAGES
+    sizes = [net.compute_output_shape((1, 64, 96, 3))[stage][1:3] for stage in STAGES]
+    strides = [64 // height for height, _ in sizes]
+    assert strides[:2] == [4, 8]
+    assert strides == sorted(strides)
+    assert sizes == [(64 // stride, 96 // stride) for stride in strides]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_picture_of_odd_size_goes_through(name):
+    net = backbone(name)
+    x = np.random.default_rng(0).normal(size=(2, 37, 50, 3)).astype("float32")
+    maps = net(x)
+    assert {k: tuple(v.shape) for k, v in maps.items()} == net.compute_output_shape(x.shape)
+    assert all(np.isfinite(v).all() for v in maps.values())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_frozen_stages_are_frozen_wholly_and_nothing_else_is(name):
+    image = keras.Input((None, None, 3), name="picture")
+    whole = BACKBONES[name](train_batchnorm=True, frozen_stages=0, image=image)
+    assert whole.input is image
+    everything = elements(whole.trainable_variables)
+    assert everything == elements(weights(whole))
+    frozen = []
+    for count in (1, 2, 3, 4):
+        net = BACKBONES[name](train_batchnorm=True, frozen_stages=count)
+        frozen.append(everything - elements(net.trainable_variables))
+        if count > 1:  # what a frozen stage is made from
+            end = keras.Model(net.input, net.output[f"stage{count - 1}"])
+            assert end.trainable_variables == []
+            assert frozen[-1] == elements(weights(end))
+    assert 0 < frozen[0] < frozen[1] < frozen[2] < frozen[3] < everything
+    with pytest.raises(ValueError, match="frozen_stages=5"):
+        BACKBONES[name](frozen_stages=5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_frozen_batchnorm_takes_no_batch_statistics(name):
+    net = BACKBONES[name](train_batchnorm=False, frozen_stages=0)
+    assert {v.name for v in net.trainable_variables} <= {"kernel", "bias"}
+    x = np.random.default_rng(0).normal(size=(2, 32, 48, 3)).astype("float32")
+    norms = [x for x in net.layers if isinstance(x, keras.layers.BatchNormalization)]
+    before = [np.array(norm.moving_mean) for norm in norms]
+    net(x, training=True)
+    for norm, mean in zip(norms, before):
+        np.testing.assert_array_equal(norm.moving_mean, mean)
+
+
+# === Foreign weights ===
+
+
+def randomise(network):
+    """Move every weight, BatchNorm's too, from its start, and keep features finite."""
+    rng = np.random.default_rng(1)
+    for v in network.variables:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.0, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(0.1 * rng.normal(size=v.shape))
+    return network
+
+
+def keras_resnet(picture):
+    """Return Keras' ResNet-50, its features of a picture, and the same network here."""
+    source = randomise(keras.applications.ResNet50(include_top=False, weights=None))
+    ends = dict(zip(STAGES, ("conv2_block3", "conv3_block4", "conv4_block6", "conv5_block3")))
+    inner = {stage: source.get_layer(f"{name}_out").output for stage, name in ends.items()}
+    x = keras.applications.resnet.preprocess_input(picture.astype("float32"))
+    return source, keras.Model(source.input, inner)(x), dilated_resnet(50, 32, "keras")
+
+
+def keras_efficientnet(picture):
+    """As `keras_resnet`, with the chain that Keras builds in front for its ImageNet weights."""
+    source = randomise(keras.applications.EfficientNetB0(include_top=False, weights=None))
+    # What its files hold as the variance of the Normalization layer are deviations.
+    x = keras.layers.Normalization(mean=ops.IMAGENET_MEAN, variance=ops.IMAGENET_STD)(
+        picture / np.float32(255)
+    )
+    x = keras.layers.Rescaling([1 / math.sqrt(deviation) for deviation in ops.IMAGENET_STD])(x)
+    ends = ("block2b_add", "block3b_add", "block5c_add", "block7a_project_bn")
+    inner = {s: source.get_layer(name).output for s, name in zip(STAGES, ends)}
+    features = keras.Model(source.get_layer("stem_conv_pad").input, inner)(x)
+    return source, features, efficientnet("b0", 32)
+
+
+@pytest.mark.parametrize("make", [keras_resnet, keras_efficientnet])
+def test_a_picture_gives_the_features_that_the_weights_source_gives(make):
+    rng = np.random.default_rng(0)
+    # The three colours differ, so that a swap shows.
+    picture = (rng.uniform(size=(2, 64, 96, 3)) * (255, 160, 80)).astype("uint8")
+    source, expected, net = make(picture)
+    net = randomise(net)
+    copied = copy_keras_weights(net, source)
+    assert copied == sorted(layer.name for layer in net.layers if layer.weights)
+    for stage, own in net(ops.normalize_image(picture), training=False).items():
+        scale = np.abs(expected[stage]).max()
+        np.testing.assert_allclose(own, expected[stage], atol=1e-5 * scale, err_msg=stage)
