@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from wsss_tf.layers.batchnorm import batchnorm
+
 
 def tiny_backbone(image=None, channels=(16, 32, 48, 64), last=8):
     """Return a model of features by stage; `last` is the stride of the last two."""
@@ -13,7 +15,7 @@ def tiny_backbone(image=None, channels=(16, 32, 48, 64), last=8):
     strides = (2, 2, 1, 1) if last == 8 else (2, 2, 2, 2)
     for i, (count, stride) in enumerate(zip(channels, strides), start=1):
         x = layers.Conv2D(count, 3, strides=stride, padding="same", name=f"conv{i + 1}_conv")(x)
-        x = layers.BatchNormalization(synchronized=True, name=f"conv{i + 1}_bn")(x)
+        x = batchnorm(f"conv{i + 1}_bn", epsilon=1e-3, momentum=0.99)(x)
         x = layers.ReLU(name=f"stage{i}")(x)
         features[f"stage{i}"] = x
     return keras.Model(image, features, name="tiny")

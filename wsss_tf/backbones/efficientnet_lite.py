@@ -4,6 +4,8 @@ import keras
 from keras import layers
 
 from wsss_tf import ops
+from wsss_tf.backbones.stages import check_frozen_stages
+from wsss_tf.layers.batchnorm import batchnorm
 
 # Of each group: kernel size, stride of the first block, expansion; the stage it is the end of.
 _GROUPS = (
@@ -49,13 +51,12 @@ class _Blocks:
         )(x)
 
     def norm(self, x, name, relu=True):
-        train = self.train_batchnorm and not self.is_frozen
-        x = layers.BatchNormalization(
+        x = batchnorm(
+            f"{name}_bn",
+            trainable=self.train_batchnorm and not self.is_frozen,
+            synchronized=self.synchronized,
             epsilon=1e-3,
             momentum=0.99,
-            trainable=train,
-            synchronized=train and self.synchronized,
-            name=f"{name}_bn",
         )(x)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
@@ -130,8 +131,7 @@ def efficientnet_lite(
         raise ValueError(f"size={size!r}; choose one of {', '.join(_SIZES)}.")
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride={output_stride}; choose 8, 16 or 32.")
-    if frozen_stages not in range(len(_FROZEN_GROUPS)):
-        raise ValueError(f"frozen_stages={frozen_stages}; choose 0 to {len(_FROZEN_GROUPS) - 1}.")
+    check_frozen_stages(frozen_stages)
     blocks = _Blocks(train_batchnorm, synchronized_batchnorm)
     blocks.is_frozen = frozen_stages > 0
     if image is None:

@@ -1,0 +1,75 @@
+"""Networks are written with keras.ops alone: each builds and takes a picture on Keras' JAX backend."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# In a process of its own: Keras chooses its backend when it is imported. JAX compiles every
+# operation anew for each shape, so that values are computed on few layers, and the backbones traced.
+CODE = """
+import functools, sys
+import jax
+import numpy as np
+import keras
+from tiny_backbone import tiny_backbone
+from wsss_tf.backbones.dilated_resnet import dilated_resnet
+from wsss_tf.backbones.efficientnet import efficientnet
+from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
+from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.models.affinitynet import affinity_network
+from wsss_tf.models.cpnet import cpnet_network
+from wsss_tf.models.deeplab import deeplab_network
+from wsss_tf.models.fcn import fcn_network, fcn_se_network
+from wsss_tf.models.sanet import sanet_network
+from wsss_tf.models.seam import seam_network
+
+assert keras.backend.backend() == "jax"
+assert "tensorflow" not in sys.modules
+x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
+tiny = tiny_backbone
+for network in (
+    seam_network(3, tiny, head_width=1 / 4),
+    affinity_network(backbone=tiny, head_width=1 / 16),
+    deeplab_network(4, tiny, head_width=1 / 32, dilation=2),
+    fcn_network(4, tiny, auxiliary=True),
+    fcn_se_network(4, functools.partial(tiny, last=16)),
+    sanet_network(4, tiny),
+    cpnet_network(4, 64, tiny),
+):
+    outputs = network(x, training=True)
+    shapes = network.compute_output_shape(x.shape)
+    assert {k: tuple(v.shape) for k, v in outputs.items()} == shapes, network.name
+    assert all(np.isfinite(v).all() for v in outputs.values()), network.name
+    print(network.name)
+for backbone in (
+    functools.partial(resnet38, width=1 / 64, train_batchnorm=True),
+    functools.partial(dilated_resnet, width=1 / 16),
+    functools.partial(dilated_resnet, width=1 / 16, variant="keras"),
+    functools.partial(efficientnet, width=1 / 4),
+    functools.partial(efficientnet_lite, train_batchnorm=True),
+):
+    net = backbone()
+    shapes = jax.eval_shape(lambda x: net(x, training=False), x)
+    assert {k: v.shape for k, v in shapes.items()} == net.compute_output_shape(x.shape), net.name
+    print(net.name)
+"""
+
+
+def test_every_network_takes_a_picture_on_jax():
+    pytest.importorskip("jax")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # half the time, most of it compilation
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) == 12
