@@ -4,6 +4,8 @@ import keras
 from keras import layers
 
 from wsss_tf import ops
+from wsss_tf.backbones.stages import check_frozen_stages
+from wsss_tf.layers.batchnorm import batchnorm
 
 # Of each group: kernel size, stride of the first block, expansion; the stage it is the end of.
 _GROUPS = (
@@ -32,7 +34,7 @@ class _Blocks:
     def __init__(self, train_batchnorm, synchronized):
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
-        self.is_frozen = False  # what is built from here on
+        self.is_frozen = False  # whether what is built now belongs to a frozen stage
 
     def conv(self, x, count, size, name, stride=1):
         return layers.Conv2D(
@@ -49,13 +51,12 @@ class _Blocks:
         )(x)
 
     def norm(self, x, name, relu=True):
-        train = self.train_batchnorm and not self.is_frozen
-        x = layers.BatchNormalization(
+        x = batchnorm(
+            f"{name}_bn",
+            trainable=self.train_batchnorm and not self.is_frozen,
+            synchronized=self.synchronized,
             epsilon=1e-3,
             momentum=0.99,
-            trainable=train,
-            synchronized=train and self.synchronized,
-            name=f"{name}_bn",
         )(x)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
@@ -117,7 +118,7 @@ def efficientnet_lite(
       ImageNet's classifier, after its BatchNorm and ReLU6, in 0..6.
 
     Raises:
-      ValueError: an unknown size, stride or number of frozen stages.
+      ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.
 
     Blocks are numbered as in the files of the published weights, `interop.imagenet`. Those weights
     want RGB as (v - 127) / 128, which the first layer makes, TensorFlow's padding "same"
@@ -130,8 +131,7 @@ def efficientnet_lite(
         raise ValueError(f"size={size!r}; choose one of {', '.join(_SIZES)}.")
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride={output_stride}; choose 8, 16 or 32.")
-    if frozen_stages not in range(len(_FROZEN_GROUPS)):
-        raise ValueError(f"frozen_stages={frozen_stages}; choose 0 to {len(_FROZEN_GROUPS) - 1}.")
+    check_frozen_stages(frozen_stages)
     blocks = _Blocks(train_batchnorm, synchronized_batchnorm)
     blocks.is_frozen = frozen_stages > 0
     if image is None:
