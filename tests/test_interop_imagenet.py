@@ -5,10 +5,11 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+from keras.src.utils import file_utils
 from test_backbones_vgg16_largefov import small_vgg16
 
+from wsss_tf import ops, stages
 from wsss_tf import recipe as recipe_lib
-from wsss_tf import stages
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.errors import UserError
@@ -65,23 +66,76 @@ def values(network):
     return {v.path: np.asarray(v) for v in network.variables if "seed" not in v.path}
 
 
-@pytest.mark.parametrize("backbone_name", ["resnet50_keras", "efficientnet_b0"])
-def test_weights_of_keras_fit_the_backbone(backbone_name, monkeypatch):
-    name, ours = {
-        "resnet50_keras": ("ResNet50", lambda: dilated_resnet(50, variant="keras")),
-        "efficientnet_b0": ("EfficientNetB0", efficientnet),
-    }[backbone_name]
-    source = getattr(keras.applications, name)(include_top=False, weights=None)
-    asked = pretend(monkeypatch, name, source)
-    weights = imagenet_weights(backbone_name)
-    assert asked == [{"weights": "imagenet", "include_top": False}]
+def randomise(network):
+    """Move BatchNorm and biases from their start; give normalisation what Keras' files hold."""
+    rng = np.random.default_rng(1)
+    for v in network.variables:
+        if "normalization/" in v.path:
+            # The deviations in place of the variances, which a later layer of Keras makes up for.
+            held = {"mean": ops.IMAGENET_MEAN, "variance": ops.IMAGENET_STD, "count": 0}
+            v.assign(held[v.name])
+        elif v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.0, v.shape))
+        elif v.name != "kernel":
+            v.assign(0.1 * rng.normal(size=v.shape))
+    return network
+
+
+KERAS = {
+    "resnet50_keras": (
+        "ResNet50",
+        lambda: dilated_resnet(50, 32, "keras", train_batchnorm=False),
+        ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+        keras.applications.resnet.preprocess_input,
+    ),
+    "efficientnet_b0": (
+        "EfficientNetB0",
+        lambda: efficientnet("b0", 32, train_batchnorm=False),
+        ("block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"),
+        keras.applications.efficientnet.preprocess_input,
+    ),
+}
+
+
+@pytest.mark.parametrize("backbone_name", KERAS)
+def test_a_picture_has_the_features_that_it_has_in_keras(backbone_name, tmp_path, monkeypatch):
+    name, ours, ends, preprocess = KERAS[backbone_name]
+    build = getattr(keras.applications, name)
+    file = tmp_path / "x.weights.h5"
+    randomise(build(include_top=False, weights=None)).save_weights(file)
+    monkeypatch.setattr(file_utils, "get_file", lambda *unused, **options: str(file))
+    source = build(include_top=False, weights="imagenet")
+    pretend(monkeypatch, name, source)
     net = ours()
     assert net.name == backbone_name
-    loaded, missing, unused = load_initial_weights(net, weights)
+    loaded, missing, unused = load_initial_weights(net, imagenet_weights(backbone_name))
     assert (len(loaded), missing, unused) == (len(net.weights), [], [])
-    # By name, not by order: a kernel here is the one there, whatever its layer's place.
-    end = "conv5_block3_3_conv" if name == "ResNet50" else "block7a_project_conv"
-    np.testing.assert_array_equal(net.get_layer(end).kernel, source.get_layer(end).kernel)
+
+    # One picture, of an even and an odd size, on its way through either network from the start; the
+    # three colours differ, so that a swap shows.
+    rng = np.random.default_rng(0)
+    image = (rng.uniform(size=(2, 64, 41, 3)) * (256, 160, 80)).astype(np.uint8)
+    source = keras.Model(source.input, [source.get_layer(end).output for end in ends])
+    expected = source(preprocess(image.astype(np.float32)))
+    actual = net(ops.normalize_image(image))
+    for stage, maps in zip(("stage1", "stage2", "stage3", "stage4"), expected):
+        maps = np.asarray(maps)
+        np.testing.assert_allclose(actual[stage], maps, atol=1e-5 * np.abs(maps).max())
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    ("size", "channels"), [("b1", [24, 40, 112, 320]), ("b7", [48, 80, 224, 640])]
+)
+def test_weights_of_larger_networks_fit(size, channels, monkeypatch):
+    name = f"EfficientNet{size.upper()}"
+    source = getattr(keras.applications, name)(include_top=False, weights=None)
+    asked = pretend(monkeypatch, name, source)
+    net = efficientnet(size)
+    loaded, missing, unused = load_initial_weights(net, imagenet_weights(net.name))
+    assert asked == [{"weights": "imagenet", "include_top": False}]
+    assert (len(loaded), missing, unused) == (len(net.weights), [], [])
+    assert [x.shape[-1] for x in net.output.values()] == channels
 
 
 def test_classifier_is_left_out():
@@ -103,11 +157,20 @@ def test_classifier_is_left_out():
 
 
 def test_weights_of_vgg16(monkeypatch):
-    asked = pretend(monkeypatch, "VGG16", small_vgg16())
+    source = small_vgg16()
+    asked = pretend(monkeypatch, "VGG16", source)
     weights = imagenet_weights("vgg16_largefov")
-    assert asked == [{"weights": "imagenet", "include_top": True}]
+    convolutions = imagenet_weights("vgg16")
+    assert [options["include_top"] for options in asked] == [True, False]
     assert weights["fc6/kernel"].shape == (3, 3, 16, 16)
     assert len(weights) == 2 * 15
+    assert weights.keys() - convolutions.keys() == {
+        f"{name}/{kind}" for name in ("fc6", "fc7") for kind in ("kernel", "bias")
+    }
+    for path, array in convolutions.items():
+        np.testing.assert_array_equal(array, weights[path])
+    kernel = source.get_layer("block4_conv2").kernel
+    np.testing.assert_array_equal(convolutions["conv4_2/kernel"], kernel)
 
 
 def test_without_a_network(monkeypatch):
@@ -176,11 +239,12 @@ def test_runs_that_cannot(tmp_path):
 
 
 def test_weights_fit_the_published_width_only(monkeypatch, tmp_path):
-    source = keras.applications.EfficientNetB0(include_top=False, weights=None)
-    pretend(monkeypatch, "EfficientNetB0", source)
-    with pytest.raises(
-        UserError,
-        match=r"of efficientnet_b0 from ImageNet: block1a_bn/beta has shape \(32,\), the network "
-        r"needs \(16,\); its width",
-    ):
+    image = keras.Input((8, 8, 3))
+    stem = keras.layers.Conv2D(32, 3, use_bias=False, name="stem_conv")(image)
+    pretend(monkeypatch, "EfficientNetB0", keras.Model(image, stem))
+    words = (
+        r"of efficientnet_b0 from ImageNet: stem_conv/kernel has shape \(3, 3, 3, 32\), "
+        r"the network needs \(3, 3, 3, 16\); its width"
+    )
+    with pytest.raises(UserError, match=words):
         train(tmp_path, "efficientnet.width=0.5", files=["gin/backbone/efficientnet_b0.gin"])

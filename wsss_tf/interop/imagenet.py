@@ -46,6 +46,7 @@ _BATCHNORM = {
 _KERAS = {
     "resnet50_keras": "ResNet50",
     "resnet101_keras": "ResNet101",
+    "vgg16": "VGG16",
     "vgg16_largefov": "VGG16",
     **{f"efficientnet_b{i}": f"EfficientNetB{i}" for i in range(8)},
 }
@@ -148,36 +149,39 @@ def _keras_weights(backbone_name):
     import keras
 
     name = _KERAS[backbone_name]
+    # Two of its layers are made from the classifier's.
+    with_classifier = backbone_name == "vgg16_largefov"
     try:
-        source = getattr(keras.applications, name)(weights="imagenet", include_top=name == "VGG16")
+        source = getattr(keras.applications, name)(weights="imagenet", include_top=with_classifier)
     except Exception as error:  # Keras raises nothing narrower for a failed download
         reason = " ".join(str(error).split())
         raise UserError(
-            f"keras.applications.{name}, whose weights are those of {backbone_name}: {reason}. "
-            "Keras keeps what it downloads in ~/.keras/models or $KERAS_HOME/models; on a machine "
-            "without a network copy the file there."
+            f"the ImageNet weights of {backbone_name} come with keras.applications.{name}, which "
+            f"fails: {reason}. Keras keeps what it downloads in ~/.keras/models or "
+            "$KERAS_HOME/models; without a network, copy the file there from another machine."
         ) from error
-    return subsample_vgg16(source) if name == "VGG16" else weights_by_path(source)
+    return subsample_vgg16(source) if with_classifier else weights_by_path(source)
 
 
 def weights_by_path(source):
     """Return the weights of a network of `keras.applications` under our variables' paths.
 
     Args:
-      source: `ResNet50`, `ResNet101` or `EfficientNetB0` to B7, with or without its classifier,
-        whose layers `dilated_resnet` (variant "keras") and `efficientnet` name alike.
+      source: `ResNet50` or `ResNet101` (for `dilated_resnet`, variant "keras"), `EfficientNetB0` to
+        B7 or `VGG16`; a classifier is left out.
 
     Returns:
       {variable path: array}.
     """
     weights = {}
     for layer in source.layers:
-        # What Keras' EfficientNet does before the first convolution, and what is behind the last.
-        if layer.name.startswith(("normalization", "top_", "predictions")):
+        # What is before EfficientNet's first convolution, and behind the last of each network.
+        if layer.name.startswith(("normalization", "top_", "fc", "predictions")):
             continue
+        name = re.sub(r"^block(\d)_conv(\d)$", r"conv\1_\2", layer.name)  # VGG16's, as in Caffe
         for variable in layer.weights:
             array = np.asarray(variable.value)
-            if layer.name.endswith(("_se_reduce", "_se_expand")) and array.ndim == 4:
+            if name.endswith(("_se_reduce", "_se_expand")) and array.ndim == 4:
                 array = array[0, 0]  # 1x1 convolutions, dense layers here
-            weights[f"{layer.name}/{variable.name}"] = array
+            weights[f"{name}/{variable.name}"] = array
     return weights
