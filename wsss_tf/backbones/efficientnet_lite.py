@@ -124,6 +124,11 @@ def efficientnet_lite(
     want RGB as (v - 127) / 128, which the first layer makes, TensorFlow's padding "same"
     (asymmetric before strides) and epsilon 1e-3.
 
+    Before strides that padding shifts even sizes, and the weights have learnt to make up for it: at
+    sizes that are multiples of 32 a cell shows what is in its middle. Where a stride has become a
+    dilation it shows what is further up and left, stage 4 at `output_stride` 16 by half a cell, 8
+    pixels (seen on mirrored photographs: ours).
+
     Source: `tensorflow/tpu`, models/official/efficientnet/lite (2020): EfficientNet (Tan and Le,
     2019) with ReLU6, without squeeze and excitation, stem and head of one width for all sizes.
     """
