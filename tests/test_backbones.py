@@ -1,18 +1,15 @@
-"""What every backbone has in common, and that foreign weights see the picture they have learnt."""
+"""What every backbone has in common."""
 
 import functools
-import math
 import re
 
 import keras
 import numpy as np
 import pytest
 
-from wsss_tf import ops
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
-from wsss_tf.backbones.keras_weights import copy_keras_weights
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.backbones.stages import STAGES
 
@@ -92,54 +89,3 @@ def test_frozen_batchnorm_takes_no_batch_statistics(name):
     net(x, training=True)
     for norm, mean in zip(norms, before):
         np.testing.assert_array_equal(norm.moving_mean, mean)
-
-
-# === Foreign weights ===
-
-
-def randomise(network):
-    """Move every weight, BatchNorm's too, from its start, and keep features finite."""
-    rng = np.random.default_rng(1)
-    for v in network.variables:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.0, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(0.1 * rng.normal(size=v.shape))
-    return network
-
-
-def keras_resnet(picture):
-    """Return Keras' ResNet-50, its features of a picture, and the same network here."""
-    source = randomise(keras.applications.ResNet50(include_top=False, weights=None))
-    ends = dict(zip(STAGES, ("conv2_block3", "conv3_block4", "conv4_block6", "conv5_block3")))
-    inner = {stage: source.get_layer(f"{name}_out").output for stage, name in ends.items()}
-    x = keras.applications.resnet.preprocess_input(picture.astype("float32"))
-    return source, keras.Model(source.input, inner)(x), dilated_resnet(50, 32, "keras")
-
-
-def keras_efficientnet(picture):
-    """As `keras_resnet`, with the chain that Keras builds in front for its ImageNet weights."""
-    source = randomise(keras.applications.EfficientNetB0(include_top=False, weights=None))
-    # What its files hold as the variance of the Normalization layer are deviations.
-    x = keras.layers.Normalization(mean=ops.IMAGENET_MEAN, variance=ops.IMAGENET_STD)(
-        picture / np.float32(255)
-    )
-    x = keras.layers.Rescaling([1 / math.sqrt(deviation) for deviation in ops.IMAGENET_STD])(x)
-    ends = ("block2b_add", "block3b_add", "block5c_add", "block7a_project_bn")
-    inner = {s: source.get_layer(name).output for s, name in zip(STAGES, ends)}
-    features = keras.Model(source.get_layer("stem_conv_pad").input, inner)(x)
-    return source, features, efficientnet("b0", 32)
-
-
-@pytest.mark.parametrize("make", [keras_resnet, keras_efficientnet])
-def test_a_picture_gives_the_features_that_the_weights_source_gives(make):
-    rng = np.random.default_rng(0)
-    # The three colours differ, so that a swap shows.
-    picture = (rng.uniform(size=(2, 64, 96, 3)) * (255, 160, 80)).astype("uint8")
-    source, expected, net = make(picture)
-    net = randomise(net)
-    copied = copy_keras_weights(net, source)
-    assert copied == sorted(layer.name for layer in net.layers if layer.weights)
-    for stage, own in net(ops.normalize_image(picture), training=False).items():
-        scale = np.abs(expected[stage]).max()
-        np.testing.assert_allclose(own, expected[stage], atol=1e-5 * scale, err_msg=stage)

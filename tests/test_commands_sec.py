@@ -109,10 +109,6 @@ def test_grid_that_does_not_fit(tmp_path):
     user_error(run_script("make_sec_cues", *options), "a.npz", "--grid=5")
 
 
-def test_weights_script_refuses():
-    user_error(run_script("vgg16_initial_weights", "--output=a.h5"), "a.h5", ".npz")
-
-
 # === The ablation ===
 
 

@@ -11,6 +11,7 @@ from wsss_tf.data.fingerprint import fingerprint
 from wsss_tf.data.folder import folder_source
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
+from wsss_tf.interop import imagenet
 from wsss_tf.pipelines import plan as plan_lib
 from wsss_tf.pipelines.pipeline import TRAINED, load_pipeline
 
@@ -163,6 +164,16 @@ def test_weights_to_start_from_count(tmp_path):
     weights.write_bytes(b"1")
     before = make(binding)
     weights.write_bytes(b"12")
+    assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
+
+
+def test_weights_from_imagenet_count(monkeypatch):
+    # Without a look at them: they may have to be fetched.
+    monkeypatch.setattr(imagenet, "imagenet_weights", None)
+    binding = "Recipe.initial_weights='imagenet'"
+    before = make(binding)
+    assert changed(before, make(binding)) == []
+    monkeypatch.setattr(imagenet, "_LITE", {"efficientnet_lite0": "another sum"})
     assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
 
 

@@ -48,10 +48,10 @@ def test_initial_weights_round_trip(tmp_path, suffix):
 
 def test_initial_weights_of_a_backbone(tmp_path):
     source = tiny_network(3)
-    save_weights(source, tmp_path / "w.npz", keep=lambda p: p.startswith("conv"), dtype="float16")
+    save_weights(source, tmp_path / "w.npz", keep=lambda p: p.startswith("stage"), dtype="float16")
     target = tiny_network(7)  # another number of classes
     loaded, missing, unused = load_initial_weights(target, tmp_path / "w.npz")
-    assert loaded == [f"conv{i}/{x}" for i in (4, 5, 6) for x in ("bias", "kernel")]
+    assert loaded == [f"stage{i}/{x}" for i in (2, 3, 4) for x in ("bias", "kernel")]
     assert {path.split("/")[-2] for path in missing} == set(NEW)
     assert unused == []
 

@@ -30,8 +30,10 @@ class Recipe:
       epochs: passes over the training split.
       steps: length of the run in optimizer steps, instead of in `epochs`.
       seed: of initial weights, order and augmentation.
-      initial_weights: `.npz`, `.keras` or `.weights.h5` file to start from, or "package:NAME" for
-        one that comes with the package; None to start from random values.
+      initial_weights: what to start from: "imagenet" for the weights that the network's backbone
+        has from ImageNet (`interop.imagenet` says which have, and where they come from); an `.npz`,
+        `.keras` or `.weights.h5` file; "package:NAME" for a file that comes with this package; or
+        None for random values.
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores; None for a network that
         predicts masks: its output "logits", [B, H, W, K], are the scores.
@@ -96,6 +98,9 @@ class Recipe:
         """Return a split of the source whose masks are the truth."""
         return (self.validation_source or self.source)(split=split)
 
+
+# As `Recipe.initial_weights`: those of the backbone.
+IMAGENET = "imagenet"
 
 # Where the recipes are: in an installed package, and in a checkout.
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -202,9 +207,9 @@ def check_initial_weights(recipe):
     """
     if recipe.require_initial_weights and recipe.initial_weights is None:
         raise UserError(
-            "this recipe starts from pretrained weights: give their file with "
-            "--gin_bindings='Recipe.initial_weights=\"FILE\"', or train the small network with "
-            "--gin_file=gin/size/small.gin."
+            "this recipe starts from pretrained weights: give "
+            "--gin_bindings='Recipe.initial_weights=\"imagenet\"' where the backbone has such, "
+            'their file as "FILE", or train the small network with --gin_file=gin/size/small.gin.'
         )
 
 

@@ -13,6 +13,7 @@ from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.segment import multi_scale_predictor
+from wsss_tf.interop.imagenet import imagenet_weights
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.hosts import is_chief
 from wsss_tf.training.initial_weights import load_initial_weights
@@ -162,12 +163,27 @@ def _initialise(net, recipe):
     recipe_lib.check_initial_weights(recipe)
     if recipe.initial_weights is None:
         return
-    path = recipe_lib.find_weights(recipe.initial_weights)
-    loaded, missing, unused = load_initial_weights(net, path)
-    print(f"initial weights {path}: {len(loaded)} variables loaded.")
+    weights, origin = _initial_weights(net, recipe)
+    loaded, missing, unused = load_initial_weights(net, weights, origin)
+    print(f"initial weights {origin}: {len(loaded)} variables loaded.")
     for what, names in (("kept random", missing), ("not used", unused)):
         if names:
             print(f"  {what}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+
+
+def _initial_weights(net, recipe):
+    """Return what the recipe starts from, a file or arrays by variable path, and its name."""
+    if recipe.initial_weights != recipe_lib.IMAGENET:
+        path = recipe_lib.find_weights(recipe.initial_weights)
+        return path, path
+    backbone_name = getattr(net, "backbone_name", None)
+    if backbone_name is None:
+        raise UserError(
+            f"Recipe.initial_weights = {recipe_lib.IMAGENET!r}: the network {net.name!r} does not "
+            "say which backbone it has (its attribute backbone_name, as models.heads.network sets "
+            "it); give a file instead."
+        )
+    return imagenet_weights(backbone_name), f"of {backbone_name} from ImageNet"
 
 
 def checked_source(recipe, source, run_dir, require_labels=False):

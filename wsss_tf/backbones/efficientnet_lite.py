@@ -34,7 +34,7 @@ class _Blocks:
     def __init__(self, train_batchnorm, synchronized):
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
-        self.is_frozen = False  # what is built from here on
+        self.is_frozen = False  # whether what is built now belongs to a frozen stage
 
     def conv(self, x, count, size, name, stride=1):
         return layers.Conv2D(
@@ -118,11 +118,16 @@ def efficientnet_lite(
       ImageNet's classifier, after its BatchNorm and ReLU6, in 0..6.
 
     Raises:
-      ValueError: an unknown size, stride or number of frozen stages.
+      ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.
 
     Blocks are numbered as in the files of the published weights, `interop.imagenet`. Those weights
     want RGB as (v - 127) / 128, which the first layer makes, TensorFlow's padding "same"
     (asymmetric before strides) and epsilon 1e-3.
+
+    Before strides that padding shifts even sizes, and the weights have learnt to make up for it: at
+    sizes that are multiples of 32 a cell shows what is in its middle. Where a stride has become a
+    dilation it shows what is further up and left, stage 4 at `output_stride` 16 by half a cell, 8
+    pixels (seen on mirrored photographs: ours).
 
     Source: `tensorflow/tpu`, models/official/efficientnet/lite (2020): EfficientNet (Tan and Le,
     2019) with ReLU6, without squeeze and excitation, stem and head of one width for all sizes.

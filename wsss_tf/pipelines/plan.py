@@ -60,12 +60,16 @@ def _load(name, files, overlays, gin_bindings):
 
 
 def _weights(recipe):
-    """Return what the recipe starts from, as text that changes with the file."""
+    """Return what the recipe starts from, as text that changes with the weights."""
     from wsss_tf.data.fingerprint import file_fingerprint
 
     recipe_lib.check_initial_weights(recipe)
     if recipe.initial_weights is None:
         return ""
+    if recipe.initial_weights == recipe_lib.IMAGENET:
+        from wsss_tf.interop import imagenet
+
+        return imagenet.fingerprint()  # of which backbone is among the settings
     path = recipe_lib.find_weights(recipe.initial_weights)
     if str(recipe.initial_weights).startswith("package:") and path.is_file():
         # Its time is that of an installation.

@@ -10,43 +10,50 @@ from wsss_tf import run_folder
 from wsss_tf.errors import UserError
 
 
-def load_initial_weights(net, path):
-    """Copy weights from a file into a network, wherever a variable of the same path is in both.
+def load_initial_weights(net, weights, origin=None):
+    """Copy weights into a network, wherever a variable of the same path is in both.
 
     Args:
       net: functional model.
-      path: `.npz` (arrays by variable path, as `save_weights` writes), `.keras` (another model), or
-        `.weights.h5` (of the very same graph: Keras matches those by position).
+      weights: {variable path: array}, or a file: `.npz` (such arrays, as `save_weights` writes),
+        `.keras` (another model), or `.weights.h5` (of the very same graph: Keras matches those by
+        position).
+      origin: what errors call the weights; None for the file's path.
 
     Returns:
       (loaded, missing, unused): sorted variable paths that were set, that kept their random
-      values, and that only the file has.
+      values, and that only `weights` has.
 
     Raises:
-      UserError: the file is missing or unreadable, a shape differs, or nothing matches.
+      UserError: the file is missing or unreadable, a shape differs, or nothing matches. Nothing has
+        been copied then.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"initial weights {path}: no such file.")
     own = {variable.path: variable for variable in _weights(net)}
-    if path.name.endswith(".weights.h5"):
-        try:
-            net.load_weights(path)
-        except (ValueError, OSError, KeyError) as error:
-            raise UserError(f"initial weights {path}: {error}") from error
-        return sorted(own), [], []
-    given = _read(path)
-    loaded = sorted(own.keys() & given.keys())
+    if not isinstance(weights, dict):
+        path = pathlib.Path(weights)
+        origin = origin or path
+        if not path.is_file():
+            raise UserError(f"initial weights {origin}: no such file.")
+        if path.name.endswith(".weights.h5"):
+            try:
+                net.load_weights(path)
+            except (ValueError, OSError, KeyError) as error:
+                raise UserError(f"initial weights {origin}: {error}") from error
+            return sorted(own), [], []
+        weights = _read(path)
+    loaded = sorted(own.keys() & weights.keys())
     if not loaded:
-        raise UserError(f"initial weights {path}: no variable of this network is in it.")
+        raise UserError(f"initial weights {origin}: no variable of this network is in it.")
     for name in loaded:
-        if tuple(own[name].shape) != given[name].shape:
+        if tuple(own[name].shape) != weights[name].shape:
             raise UserError(
-                f"initial weights {path}: {name} has shape {given[name].shape}, "
-                f"the network needs {tuple(own[name].shape)}."
+                f"initial weights {origin}: {name} has shape {weights[name].shape}, "
+                f"the network needs {tuple(own[name].shape)}; its width, classes or backbone are "
+                "not those of the weights."
             )
-        own[name].assign(given[name].astype("float32"))
-    return loaded, sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    for name in loaded:
+        own[name].assign(weights[name].astype("float32"))
+    return loaded, sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
 
 
 def save_weights(net, path, keep=None, dtype="float32"):
