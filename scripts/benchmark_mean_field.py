@@ -9,6 +9,7 @@ smooth regions with noise. Second table: training steps per second. On NVIDIA ca
 TensorFloat-32 TensorFlow multiplies matrices with ten-bit mantissas, which shows in the marginals.
 """
 
+import functools
 import statistics
 import time
 
@@ -135,6 +136,7 @@ def _measure_training():
     import numpy as np
     import tensorflow as tf
 
+    from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
     from wsss_tf.models.sec import sec_network
     from wsss_tf.training.optimizer import step_sgd
     from wsss_tf.training.sec import sec_step
@@ -148,10 +150,11 @@ def _measure_training():
         "cues": rng.integers(0, 2, (_BATCH.value, side, side), dtype=np.uint8),
     }
     data = {name: tf.constant(array) for name, array in data.items()}
+    backbone = functools.partial(vgg16_largefov, width=_WIDTH.value)
     steps = {}
     for name, use_constrain in (("seed + expand", False), ("seed + expand + constrain", True)):
         step = sec_step(
-            sec_network(_CLASSES.value, image_size, width=_WIDTH.value),
+            sec_network(_CLASSES.value, image_size, backbone),
             use_constrain=use_constrain,
         )
         step.compile(step_sgd(1000, ("fc8",)))

@@ -4,9 +4,13 @@ From the two classifiers of the paper, trained with gin/sec_foreground.gin and s
   python scripts/make_sec_cues.py --foreground_run=RUN1 --background_run=RUN2 --split=train \\
       --output=CUES
 From the score maps that wsss_tf.infer wrote for any CAM or SEAM run:
-  python scripts/make_sec_cues.py --cams=RUN/cams --grid=41 --output=CUES
+  python scripts/make_sec_cues.py --cams=RUN/cams --gin_file=gin/sec.gin --output=CUES
 From cues in the published format, one .npz of class, row and column an image:
   python scripts/make_sec_cues.py --rows=FOLDER --grid=41 --output=CUES
+
+Cues lie on the grid of the network that they are for: --gin_file, which may be repeated, names the
+files that SEC will be trained with, and --grid the side itself. With the two classifiers neither is
+needed where the foreground network has that grid, as in the paper.
 
 Then train SEC with --gin_bindings='sec_augmentation.cues="CUES"'. Images that have cues already are
 left alone. A PNG holds 0 for background, class numbers from 1, and 255 where there is no cue.
@@ -25,7 +29,13 @@ _SPLIT = flags.DEFINE_string("split", "train", "Split of the foreground run's da
 _CAMS = flags.DEFINE_string("cams", None, "Folder cams/ of a run, instead of the two classifiers.")
 _ROWS = flags.DEFINE_string("rows", None, "Folder of <id>.npz in the published format, instead.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
-_GRID = flags.DEFINE_integer("grid", 41, "Side of the grid, with --cams and --rows.", 2)
+_GRID = flags.DEFINE_integer("grid", None, "Side of the grid of the network to train.", 1)
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file", [], "Recipe and overlays of the network to train, which tell its grid."
+)
+_LAYER = flags.DEFINE_string(
+    "layer", None, "Layer of the background network that the gradient is taken at."
+)
 _FOREGROUND_SHARE = flags.DEFINE_float(
     "foreground_share", 0.2, "Share of a class's highest score that its cues exceed.", 0, 1
 )
@@ -57,10 +67,16 @@ def main():
     from wsss_tf import images
     from wsss_tf.inference import sec_cues
 
+    size = _size()
+    if size is None and not any(runs):
+        raise UserError(
+            "which grid? Give the files that SEC will be trained with as --gin_file, or its side "
+            "as --grid (41 in the paper)."
+        )
     output = pathlib.Path(_OUTPUT.value)
     make = _from_cams if _CAMS.value else _from_rows if _ROWS.value else _from_runs
     written = kept = labelled = pixels = 0
-    total, results = make(output)
+    total, results = make(output, size)
     for image_id, index in tqdm(results, "cues", total, unit="image", disable=None):
         if index is None:
             kept += 1
@@ -74,6 +90,22 @@ def main():
     print(f"{written} written, {kept} kept: {output}")
     if written:
         print(f"{labelled / pixels:.1%} of the pixels are cues.")
+
+
+def _size():
+    """Return (h, w) of the grid that is asked for, or None where nothing is said."""
+    if _GRID.value is not None and _GIN_FILE.value:
+        raise UserError("--grid and --gin_file: give one of them.")
+    if _GRID.value is not None:
+        return _GRID.value, _GRID.value
+    if not _GIN_FILE.value:
+        return None
+    from wsss_tf import recipe as recipe_lib
+
+    network = recipe_lib.load(_GIN_FILE.value).network(num_classes=2)
+    if "logits_low" not in network.output:
+        raise UserError(f"--gin_file={_GIN_FILE.value[0]}: not a recipe of SEC's network.")
+    return network.output["logits_low"].shape[1:3]
 
 
 def _is_done(output, image_id):
@@ -93,19 +125,19 @@ def _from_files(folder, flag, output, read):
     )
 
 
-def _from_rows(output):
+def _from_rows(output, size):
     from wsss_tf.inference import sec_cues
 
     def read(path):
         try:
-            return sec_cues.to_index(sec_cues.load_rows(path), (_GRID.value, _GRID.value))
+            return sec_cues.to_index(sec_cues.load_rows(path), size)
         except ValueError as error:
-            raise UserError(f"{path}: {error} Is --grid={_GRID.value} right?") from error
+            raise UserError(f"{path}: {error} Is --grid={size[0]} right?") from error
 
     return _from_files(_ROWS.value, "rows", output, read)
 
 
-def _from_cams(output):
+def _from_cams(output, size):
     from wsss_tf import run_folder
     from wsss_tf.inference import sec_cues
 
@@ -120,7 +152,7 @@ def _from_cams(output):
         return sec_cues.cues_of_cams(
             class_ids,
             cams,
-            (_GRID.value, _GRID.value),
+            size,
             _FOREGROUND_SHARE.value,
             _BACKGROUND_THRESHOLD.value,
         )
@@ -128,7 +160,7 @@ def _from_cams(output):
     return _from_files(folder, "cams", output, read)
 
 
-def _from_runs(output):
+def _from_runs(output, size):
     import tensorflow as tf
 
     from wsss_tf import ops
@@ -145,7 +177,7 @@ def _from_runs(output):
             f"the classes differ: the runs were trained on {list(names[0])} and {list(names[1])}, "
             f"the data set has {list(source.class_names)}."
         )
-    compute = sec_cues.LocalizationMaps(*networks)
+    compute = sec_cues.LocalizationMaps(*networks, _LAYER.value)
     sizes = [network.get_layer("warp").size for network in networks]
     if sizes[0] != sizes[1]:
         raise UserError(f"the two networks take images of {sizes[0]} and {sizes[1]} pixels.")
@@ -176,6 +208,7 @@ def _from_runs(output):
                         source.labels[i],
                         _FOREGROUND_SHARE.value,
                         _BACKGROUND_SHARE.value,
+                        size,
                     ),
                 )
 

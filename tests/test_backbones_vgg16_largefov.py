@@ -1,9 +1,13 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from wsss_tf.backbones.vgg16_largefov import BLOCKS, subsample_vgg16, vgg16_largefov
+from wsss_tf import ops
+from wsss_tf.backbones.vgg16 import BLOCKS, vgg16
+from wsss_tf.backbones.vgg16_largefov import subsample_vgg16, vgg16_largefov
 from wsss_tf.models.sec import background_network, foreground_network, sec_network
 from wsss_tf.training.initial_weights import load_initial_weights
 
@@ -23,7 +27,18 @@ def test_geometry_agrees_with_the_reference(golden):
     data = golden("sec/largefov_tiny")
     network = vgg16_largefov(width=1 / 64)
     embed(network, data)
-    features = network(data["input"])
+    layer_of = {"conv3_3": "conv3_3_relu", "conv5_3": "conv5_3_relu", "fc6": "fc6_relu"}
+    inner = {
+        name: network.get_layer(layer_of.get(name, name)).output
+        for name in ("conv3_3", "conv5_3", "pool5", "pool5a", "fc6", "caffe_input")
+    }
+    picture = data["input"] + np.float32([104, 117, 123])
+    features = keras.Model(network.input, {**network.output, **inner})(
+        ops.normalize_image(picture[..., ::-1])
+    )
+    np.testing.assert_allclose(features["caffe_input"], data["input"], atol=1e-3)
+    for stage, name in (("stage1", "conv3_3"), ("stage3", "conv5_3")):
+        np.testing.assert_array_equal(features[stage], features[name])
     for name in ("conv3_3", "conv5_3", "pool5", "pool5a", "fc6"):
         expected = data[f"out_{name}"]
         actual = np.asarray(features[name])
@@ -32,7 +47,7 @@ def test_geometry_agrees_with_the_reference(golden):
             actual[..., :count], expected, rtol=0, atol=1e-4 * np.abs(expected).max()
         )
         assert not actual[..., count:].any()
-    scores = np.asarray(features["fc7"])[..., :12] @ data["fc8_w"][0, 0] + data["fc8_b"]
+    scores = np.asarray(features["stage4"])[..., :12] @ data["fc8_w"][0, 0] + data["fc8_b"]
     expected = data["out_fc8"]
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -40,14 +55,14 @@ def test_geometry_agrees_with_the_reference(golden):
 def test_sizes_of_any_image():
     network = vgg16_largefov(width=1 / 64)
     shapes = network.compute_output_shape((2, 41, 66, 3))
-    assert shapes["conv3_3"] == (2, 11, 17, 16)
-    assert shapes["fc7"] == (2, 6, 9, 16)
+    assert shapes["stage1"] == (2, 11, 17, 16)
+    assert shapes["stage2"] == shapes["stage3"] == shapes["stage4"] == (2, 6, 9, 16)
     features = network(np.zeros((2, 41, 66, 3), np.float32))
     assert {name: tuple(x.shape) for name, x in features.items()} == shapes
 
 
 def test_dropout_and_batchnorm_are_where_they_belong():
-    network = vgg16_largefov(width=1 / 64, batchnorm=True, dropout=0.5)
+    network = vgg16_largefov(width=1 / 64, batchnorm=True, dropout=0.25)
     rates = {x.name: x.rate for x in network.layers if isinstance(x, layers.Dropout)}
     assert rates == {"drop6": 0.25, "drop7": 0.25}
     norms = [x for x in network.layers if isinstance(x, layers.BatchNormalization)]
@@ -58,7 +73,7 @@ def test_dropout_and_batchnorm_are_where_they_belong():
 def test_published_size():
     network = vgg16_largefov()
     assert network.count_params() == 14_714_688 + 4_719_616 + 1_049_600
-    assert network.compute_output_shape((1, 321, 321, 3))["fc7"] == (1, 41, 41, 1024)
+    assert network.compute_output_shape((1, 321, 321, 3))["stage4"] == (1, 41, 41, 1024)
 
 
 def small_vgg16():
@@ -107,8 +122,9 @@ def test_weights_start_all_three_networks(tmp_path):
         foreground_network: ({"fc6", "fc7"}, {"fc6_cam", "fc7_cam", "fc8_cam"}),
         background_network: ({"fc6", "fc7"}, {"fc6_bg", "fc7_bg", "fc8_bg"}),
     }
-    for build, layers_of in expected.items():
-        network = build(3, image_size=33, width=1 / 64)
+    trunks = (vgg16_largefov, vgg16, functools.partial(vgg16, pools=5))
+    for trunk, (build, layers_of) in zip(trunks, expected.items()):
+        network = build(3, 33, functools.partial(trunk, width=1 / 64))
         loaded, missing, unused = load_initial_weights(network, tmp_path / "vgg16.npz")
         assert {"conv1_1/kernel", "conv5_3/bias"} <= set(loaded)
         assert tuple({path.split("/")[0] for path in x} for x in (unused, missing)) == layers_of

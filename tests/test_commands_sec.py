@@ -72,7 +72,13 @@ def test_cues_of_another_methods_maps(tmp_path):
     cams = np.zeros((1, 17, 33))
     cams[0, :8, :16] = 1
     run_folder.save_cams(tmp_path / "cams", "sub/a", [2], cams)
-    script_ok("make_sec_cues", f"--cams={tmp_path}/cams", "--grid=5", f"--output={tmp_path}/c")
+    script_ok(
+        "make_sec_cues",
+        f"--cams={tmp_path}/cams",
+        f"--gin_file={ROOT / 'gin/sec.gin'}",
+        TINY,  # its network has a grid of 5 x 5
+        f"--output={tmp_path}/c",
+    )
     index = images.load_mask(tmp_path / "c/sub/a.png")
     np.testing.assert_array_equal(index[:3, :3], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
 
@@ -94,8 +100,10 @@ def test_sec_from_cues_to_scores(cues, tmp_path):
         (["--output=o"], ["--foreground_run", "--cams", "--rows"]),
         (["--output=o", "--cams=a", "--rows=b"], ["or --rows"]),
         (["--output=o", "--foreground_run=a"], ["--background_run"]),
+        (["--output=o", "--cams=a"], ["--gin_file", "--grid", "41"]),
+        (["--output=o", "--cams=a", "--grid=5", "--gin_file=b"], ["one of them"]),
     ],
-    ids=["output", "input", "two inputs", "one run"],
+    ids=["output", "input", "two inputs", "one run", "no grid", "two grids"],
 )
 def test_cues_script_refuses(options, words):
     user_error(run_script("make_sec_cues", *options), *words)

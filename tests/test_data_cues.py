@@ -58,11 +58,11 @@ def test_warp_for_the_classifiers_keeps_the_corners():
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "map"])
 def test_cues_lie_beside_the_image(tmp_path, in_graph):
     cues = save_cues(tmp_path)
-    augment = sec_augmentation(image_size=41, cues=tmp_path)
+    augment = sec_augmentation(image_size=64, cues=tmp_path)  # the grid is that of the files
     if in_graph:
         dataset = tf.data.Dataset.from_tensors(example()).map(lambda x: augment(x, SEED))
         assert dataset.element_spec["cues"].shape == (6, 6)
-        assert dataset.element_spec["image"].shape == (41, 41, 3)
+        assert dataset.element_spec["image"].shape == (64, 64, 3)
         result = next(iter(dataset))
     else:
         result = augment(example(), SEED)
@@ -94,5 +94,9 @@ def test_cues_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*no such folder"):
         sec_augmentation(cues=tmp_path / "nowhere")
     save_cues(tmp_path, side=7)
-    with pytest.raises(UserError, match=r"a\.png: these cues are 7 x 7.*41 pixels need 6 x 6"):
-        sec_augmentation(image_size=41, cues=tmp_path)
+    augment = sec_augmentation(image_size=41, cues=tmp_path)
+    save_cues(tmp_path, side=6)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"6,6.*7,7"
+    ):  # all have to be of one size
+        augment(example(), SEED)

@@ -1,9 +1,14 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from wsss_tf import ops
+from wsss_tf.backbones.dilated_resnet import dilated_resnet
+from wsss_tf.backbones.vgg16 import vgg16
+from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 from wsss_tf.errors import UserError
 from wsss_tf.inference import sec_cues
 from wsss_tf.models.sec import background_network, foreground_network, sec_network
@@ -125,8 +130,9 @@ def test_cues_of_another_methods_maps():
 
 def networks():
     keras.utils.set_random_seed(0)
-    options = {"image_size": 33, "width": 1 / 32, "batchnorm": True}
-    foreground, background = foreground_network(3, **options), background_network(3, **options)
+    narrow = functools.partial(vgg16, width=1 / 32, batchnorm=True)
+    foreground = foreground_network(3, 33, functools.partial(narrow, pools=3), 1 / 32, True)
+    background = background_network(3, 33, functools.partial(narrow, pools=5), 1 / 32)
     for layer in background.layers:  # so that gradients are far from zero
         if layer.name.endswith("_bg"):
             layer.kernel.assign(20 * layer.kernel)
@@ -157,9 +163,65 @@ def test_maps_are_the_networks(tmp_path):
     np.testing.assert_allclose(again["gradient"], gradient, atol=1e-6 * np.abs(gradient).max())
 
 
+@pytest.fixture(scope="module")
+def on_resnet():
+    keras.utils.set_random_seed(0)
+    backbone = functools.partial(dilated_resnet, 50, output_stride=16, width=1 / 16)
+    return foreground_network(3, 64, backbone, 1 / 64), background_network(3, 64, backbone, 1 / 64)
+
+
+def test_gradients_of_other_backbones_are_taken_at_their_second_stage(on_resnet, tmp_path):
+    foreground, background = on_resnet
+    images = ops.normalize_image(np.random.default_rng(0).integers(0, 256, (2, 29, 44, 3)))
+    module = sec_cues.LocalizationMaps(foreground, background)
+    maps = {name: value.numpy() for name, value in module(images).items()}
+    assert maps["heat"].shape == (2, 4, 4, 3)
+    assert maps["gradient"].shape == (2, 8, 8, 32)
+    assert maps["gradient"].any()
+    features = background(images)["stage2"]
+    np.testing.assert_allclose(module.lower(images), features, atol=1e-6)
+    total = background(images)["class_logits"]
+    np.testing.assert_allclose(module.upper(features), total, atol=1e-6)
+    # By name, and from files, as the script has them.
+    by_name = sec_cues.LocalizationMaps(foreground, background, "conv3_block4_out")
+    largest = np.abs(maps["gradient"]).max()
+    np.testing.assert_allclose(by_name(images)["gradient"], maps["gradient"], atol=1e-6 * largest)
+    background.save(tmp_path / "b.keras")
+    loaded = keras.saving.load_model(tmp_path / "b.keras")
+    again = sec_cues.LocalizationMaps(foreground, loaded)(images)
+    np.testing.assert_allclose(again["gradient"], maps["gradient"], atol=1e-6 * largest)
+    index = sec_cues.cues_of_maps(maps["heat"][0], maps["gradient"][0], np.float32([1, 0, 1]))
+    assert index.shape == (4, 4)
+    assert set(np.unique(index)) <= {0, 1, 3, 255}
+
+
+def test_layers_that_no_gradient_can_be_taken_at(on_resnet):
+    foreground, background = on_resnet
+    with pytest.raises(UserError, match="no layer 'conv9'"):
+        sec_cues.LocalizationMaps(foreground, background, "conv9")
+    with pytest.raises(UserError, match="conv3_block2_1_conv"):  # a shortcut leads past it
+        sec_cues.LocalizationMaps(foreground, background, "conv3_block2_1_conv")
+
+
+def test_maps_of_other_grids_are_brought_to_the_networks():
+    rng = np.random.default_rng(0)
+    heat = rng.normal(size=(5, 7, 3)).astype(np.float32)
+    gradient = rng.normal(size=(5, 7, 4)).astype(np.float32)
+    labels = np.float32([0, 1, 1])
+    usual = sec_cues.cues_of_maps(heat, gradient, labels)
+    np.testing.assert_array_equal(sec_cues.cues_of_maps(heat, gradient, labels, size=[5, 7]), usual)
+    small = np.abs(gradient).max(-1)[..., None]
+    small[1:3, 2:5] = 0.0  # the corners of the finer map are those of the coarser one
+    finer = np.asarray(ops.resize_bilinear(small[None], (9, 13), True))[0]
+    index = sec_cues.cues_of_maps(heat, finer, np.zeros(3), background_share=0.15)
+    assert index.shape == (5, 7)
+    assert (index[1:3, 3] == 0).all()
+    assert sec_cues.cues_of_maps(heat, finer, labels, size=(3, 4)).shape == (3, 4)
+
+
 def test_other_networks_are_refused():
     foreground, background = networks()
-    segmentation = sec_network(4, image_size=33, width=1 / 64)
+    segmentation = sec_network(4, 33, functools.partial(vgg16_largefov, width=1 / 64))
     with pytest.raises(UserError, match=r"'heat'.*sec_foreground"):
         sec_cues.LocalizationMaps(segmentation, background)
     with pytest.raises(UserError, match="fc8_bg"):

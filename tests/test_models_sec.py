@@ -1,10 +1,16 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tiny_backbone import tiny_backbone
 
 from wsss_tf import ops
+from wsss_tf.backbones.efficientnet import efficientnet
+from wsss_tf.backbones.vgg16 import vgg16
+from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 from wsss_tf.layers.caffe_input import CaffeInput
 from wsss_tf.layers.log_probs import LogProbs
 from wsss_tf.layers.resize_to import ResizeTo
@@ -26,13 +32,23 @@ def images(*size):
 NETWORKS = {
     "sec": (sec.sec_network, ("logits_low", "logits")),
     "foreground": (sec.foreground_network, ("class_logits", "heat", "cam")),
-    "background": (sec.background_network, ("class_logits",)),
+    "background": (sec.background_network, ("class_logits", "stage2")),
 }
+BACKBONES = {
+    "sec": vgg16_largefov,
+    "foreground": functools.partial(vgg16, pools=3),
+    "background": functools.partial(vgg16, pools=5),
+}
+
+
+def head_of(name, **options):
+    return {} if name == "sec" else {"head_width": 1 / 64, **options}
 
 
 def narrow(name, num_classes=4, image_size=41, **options):
     keras.utils.set_random_seed(0)
-    return NETWORKS[name][0](num_classes, image_size=image_size, width=1 / 64, **options)
+    backbone = functools.partial(BACKBONES[name], width=1 / 64, **options)
+    return NETWORKS[name][0](num_classes, image_size, backbone, **head_of(name))
 
 
 def each_network(test):
@@ -49,6 +65,7 @@ def test_output_shapes_of_any_image(name):
         "logits_low": (2, 6, 6, 4),
         "logits": (2, 37, 52, 4),
         "class_logits": (2, 4),
+        "stage2": (2, 6, 6, 16),
         "heat": (2, 6, 6, 4),
         "cam": (2, 37, 52, 5),
     }
@@ -72,16 +89,21 @@ def test_saved_network_reloads_without_custom_objects(name, tmp_path):
 
 @each_network
 def test_image_size_must_suit_the_grid(name):
-    with pytest.raises(ValueError, match="image_size = 320"):
+    with pytest.raises(ValueError, match=r"320 x 320 pixels.*8 k"):
         NETWORKS[name][0](3, image_size=320)
 
 
 @each_network
-def test_dropout_factor_covers_all_dropout(name):
-    for factor in (1, 0):
-        network = narrow(name, dropout=factor)
-        rates = [x.rate for x in network.layers if isinstance(x, layers.Dropout)]
-        assert rates == [0.5 * factor] * 2
+def test_two_layers_have_dropout(name):
+    for expected in (0.5, 0.2):
+        own = {} if expected == 0.5 else {"dropout": expected}
+        if name == "sec":
+            network = narrow(name, **own)
+        else:
+            backbone = functools.partial(BACKBONES[name], width=1 / 64)
+            network = NETWORKS[name][0](4, 41, backbone, 1 / 64, **own)
+        rates = {x.name: x.rate for x in network.layers if isinstance(x, layers.Dropout)}
+        assert rates == {"drop6": expected, "drop7": expected}
 
 
 @each_network
@@ -93,13 +115,73 @@ def test_pictures_are_turned_into_what_caffe_sees(name):
     close(inner(ops.normalize_image(picture)), picture[..., ::-1] - np.float32(mean), atol=1e-3)
 
 
+# === On other backbones ===
+
+
+strided = functools.partial(tiny_backbone, last=16)
+
+OTHERS = {
+    "tiny": (strided, 4),
+    "efficientnet_b0": (
+        functools.partial(efficientnet, "b0", output_stride=8, width=1 / 8),
+        8,
+    ),
+}
+
+
+@each_network
+@pytest.mark.parametrize("other", OTHERS)
+def test_any_backbone_gives_the_same_outputs(name, other, tmp_path):
+    backbone, side = OTHERS[other]
+    network = NETWORKS[name][0](3, 64, backbone, **head_of(name))
+    assert network.backbone_name == other
+    x = images(37, 52)
+    outputs = network(x)
+    expected = {
+        "logits_low": (2, side, side, 3),
+        "logits": (2, 37, 52, 3),
+        "class_logits": (2, 3),
+        "stage2": (2, 8, 8, {"tiny": 32, "efficientnet_b0": 16}[other]),
+        "heat": (2, side, side, 3),
+        "cam": (2, 37, 52, 4),
+    }
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        key: expected[key] for key in NETWORKS[name][1]
+    }
+    network.save(tmp_path / "network.keras")
+    copy = keras.models.load_model(tmp_path / "network.keras")
+    for key, value in copy(x).items():
+        np.testing.assert_array_equal(value, outputs[key])
+
+
+@each_network
+def test_the_warp_is_before_the_backbone(name):
+    network = NETWORKS[name][0](3, 64, strided, **head_of(name))
+    x = images(37, 52)
+    warped = ops.resize_bilinear(x, (64, 64), True)
+    stages = keras.Model(network.input, network.get_layer("stage2").output)(x)
+    trunk = strided()
+    for layer in trunk.layers:
+        layer.set_weights(network.get_layer(layer.name if layer.weights else "warp").get_weights())
+    close(stages, trunk(warped)["stage2"], atol=1e-5)
+
+
+def test_stages_of_a_network_with_other_names_are_averaged():
+    shapes = [x.kernel.shape for x in _dense(sec.background_network(3, 64, strided))]
+    assert shapes == [(64, 1024), (1024, 1024), (1024, 3)]
+    assert _dense(narrow("background"))[0].kernel.shape == (2 * 2 * 16, 16)
+
+
+def _dense(network):
+    return [x for x in network.layers if isinstance(x, layers.Dense)]
+
+
 # === The segmentation network ===
 
 
 def test_agrees_with_the_reference_on_pictures_in_our_convention(golden):
     data = golden("sec/largefov_tiny")
-    keras.utils.set_random_seed(0)
-    network = sec.sec_network(21, image_size=129, width=1 / 64)
+    network = narrow("sec", num_classes=21, image_size=129)
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D):
             for variable, part in ((layer.kernel, "w"), (layer.bias, "b")):
@@ -139,7 +221,7 @@ def test_enlargement_agrees_with_the_reference(golden):
     height, width = data["image"].shape[:2]
     low = keras.Input((41, 41, 21))
     like = keras.Input((height, width, 3))
-    network = sec.sec_network(21, width=1 / 64)
+    network = narrow("sec", num_classes=21, image_size=321)
     x = network.get_layer("probs_low")(low)
     x = network.get_layer("probs")([x, like])
     logits = network.get_layer("logits")(x)

@@ -60,6 +60,26 @@ def test_small_networks_of_the_overlay(method, data):
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["sec", "sec_foreground", "sec_background"])
+def test_overlay_for_photographs(method):
+    files = [f"gin/{method}.gin", "gin/data/folder.gin", "gin/size/photos_sec.gin"]
+    recipe = recipe_lib.load(files)
+    assert (recipe.batch_size, recipe.initial_weights) == (16, "imagenet")
+    network = recipe.network(num_classes=5)
+    assert network.backbone_name == "efficientnet_lite0"
+    assert not any(x.trainable for x in network.layers if x.name.endswith("_bn"))
+    shapes = network.compute_output_shape((1, 300, 400, 3))
+    low = {"sec": "logits_low", "sec_foreground": "heat", "sec_background": "class_logits"}[method]
+    assert shapes[low] == ((1, 5) if method == "sec_background" else (1, 16, 16, 5))
+    recipe.optimizer(total_steps=10).build(network.trainable_variables)  # a rule for each
+    step = recipe.step(network)
+    if isinstance(step, SecStep):
+        for name, papers in (("present", 0.996), ("background", 0.999)):
+            decay = step.decays[f"{name}_decay"]
+            assert decay == pytest.approx(papers ** (41**2 / 16**2), abs=5e-4)
+        assert step.crf["bilateral_xy"] == pytest.approx(80 / 12 * 16 / 41, abs=0.01)
+
+
 def test_losses_can_be_switched_off_in_a_binding():
     recipe = recipe_lib.load(
         ["gin/sec.gin", "gin/size/small_sec.gin"],

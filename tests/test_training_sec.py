@@ -201,6 +201,10 @@ def test_what_cannot_be_trained_is_refused():
     with pytest.raises(UserError, match=r"sec_augmentation\.cues"):
         sec_step(net).loss_terms(without)
     assert "loss_seed" not in sec_step(net, use_seed=False).loss_terms(without)
+    fine = {**batch, "cues": np.zeros((4, 9, 9), np.uint8)}
+    with pytest.raises(UserError, match=r"cues are 9 x 9.*grid is 5 x 5.*--grid=5"):
+        sec_step(net).loss_terms(fine)
+    assert "loss_seed" not in sec_step(net, use_seed=False).loss_terms(fine)
     with pytest.raises(ValueError, match="4 classes, the labels 4 and one"):
         sec_step(net).loss_terms({**batch, "labels": np.ones((4, 4), np.float32)})
 

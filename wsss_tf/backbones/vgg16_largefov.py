@@ -4,104 +4,67 @@ import keras
 import numpy as np
 from keras import layers
 
-from wsss_tf.backbones.channels import scale_channels
-from wsss_tf.layers.dilated_conv import DilatedConv2D
+from wsss_tf.backbones.vgg16 import BLOCKS, Vgg16Blocks, caffe_picture
 
-# Block: (convolutions, filters at width 1).
-BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-FEATURES = ("conv3_3", "conv5_3", "pool5", "pool5a", "fc6", "fc7")
 # Convolution taps and units of Keras' VGG16 that fc6 and fc7 keep.
 _TAPS = slice(None, None, 3)  # 0, 3, 6 of 7
 _UNITS = slice(None, None, 4)  # 1024 of 4096
 
 
-class Vgg16Blocks:
-    """Convolutions named as in Caffe's VGG16, each with bias and ReLU, BatchNorm if wanted.
-
-    Args:
-      width: factor on the channel counts, as `scale_channels` rounds.
-      batchnorm: normalise before each ReLU, for training from random values; VGG16 has none.
-      synchronized: statistics of BatchNorm over all replicas.
-    """
-
-    def __init__(self, width, batchnorm=False, synchronized=True):
-        self.width = width
-        self.batchnorm = batchnorm
-        self.synchronized = synchronized
-
-    def conv(self, x, count, size, name, dilation=1, initializer="he_normal", relu=True):
-        """Convolve with symmetric padding; the output of layer `name` is the linear one."""
-        x = DilatedConv2D(
-            scale_channels(count, self.width),
-            size,
-            padding="same",
-            dilation_rate=dilation,
-            kernel_initializer=initializer,
-            name=name,
-        )(x)
-        if self.batchnorm and relu:
-            x = layers.BatchNormalization(
-                epsilon=1e-5, momentum=0.9, synchronized=self.synchronized, name=f"{name}_bn"
-            )(x)
-        return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-    def block(self, x, number, dilation=1):
-        """Apply the convolutions of a block, 1 to 5."""
-        repeats, count = BLOCKS[number - 1]
-        for i in range(1, repeats + 1):
-            x = self.conv(x, count, 3, f"conv{number}_{i}", dilation)
-        return x
+def _pool(x, name, stride, kind=layers.MaxPooling2D):
+    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    return kind(3, stride, name=name)(x)
 
 
-def largefov_features(x, width=1.0, batchnorm=False, dropout=1.0):
-    """Return the named feature maps of `vgg16_largefov` on a symbolic input."""
-    blocks = Vgg16Blocks(width, batchnorm)
-
-    def pool(x, name, stride, kind=layers.MaxPooling2D):
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-        return kind(3, stride, name=name)(x)
-
-    features = {}
-    for number, (repeats, _) in enumerate(BLOCKS, start=1):
-        x = blocks.block(x, number, dilation=2 if number == 5 else 1)
-        features[f"conv{number}_{repeats}"] = x
-        x = pool(x, f"pool{number}", stride=2 if number < 4 else 1)
-    features["pool5"] = x
-    x = features["pool5a"] = pool(x, "pool5a", 1, layers.AveragePooling2D)
-    x = features["fc6"] = blocks.conv(x, 1024, 3, "fc6", dilation=12)
-    x = layers.Dropout(0.5 * dropout, name="drop6")(x)
-    x = blocks.conv(x, 1024, 1, "fc7")
-    features["fc7"] = layers.Dropout(0.5 * dropout, name="drop7")(x)
-    return {name: features[name] for name in FEATURES}
-
-
-def vgg16_largefov(width=1.0, batchnorm=False, dropout=1.0, image=None):
+def vgg16_largefov(
+    width=1.0,
+    batchnorm=False,
+    dropout=0.5,
+    frozen_stages=0,
+    mean=(123.0, 117.0, 104.0),
+    image=None,
+):
     """Build the network up to fc7 as a functional model of named feature maps.
 
     Args:
       width: factor on every channel count; 1 is the published network.
       batchnorm: BatchNorm before each ReLU, for training from random values (not in the paper).
-      dropout: factor on the rate 0.5 of the dropout after fc6 and fc7 (single values, not whole
-        channels).
-      image: `keras.Input`; None makes one, [B, H, W, 3], any size: blue first, in 0..255, minus
-        the mean colour (`layers.caffe_input`).
+      dropout: rate after fc6 and after fc7 (single values, not whole channels).
+      frozen_stages: 0 trains all, 1 freezes blocks 1 and 2, 2 also block 3, 3 also block 4, 4 also
+        block 5.
+      mean: the colour that the weights want subtracted, red, green and blue in 0..255.
+      image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
+        The first layer makes it blue first, in 0..255, minus the mean.
 
     Returns:
-      `keras.Model` from image to {"conv3_3" [B, ceil(H/4), ceil(W/4), 256 width],
-      "conv5_3", "pool5" and "pool5a" [B, ceil(H/8), ceil(W/8), 512 width], "fc6" and "fc7"
-      [B, ceil(H/8), ceil(W/8), 1024 width]}: fc6 before its dropout, fc7 after. For aligned corners
-      H and W should be 8 k + 1, as the paper's 321. 20,483,904 parameters at width 1.
+      `keras.Model` from image to {"stage1": conv3_3 [B, ceil(H/4), ceil(W/4), 256 width],
+      "stage2": conv4_3 and "stage3": conv5_3 [B, ceil(H/8), ceil(W/8), 512 width], "stage4": fc7
+      after its dropout [B, ceil(H/8), ceil(W/8), 1024 width]}. 20,483,904 parameters at width 1.
+
+    Raises:
+      ValueError: `frozen_stages` is not 0 to 4, or a side is known and is not 8 k + 1, as the
+        paper's 321: the grid's corners would not lie on the picture's.
 
     Pools are 3x3 with one zero around (harmless after a ReLU): of stride 2 in blocks 1 to 3, of 1
-    in 4 and 5. Block 5 has dilation 2, fc6 dilation 12. The average pool divides by 9 everywhere,
-    counting zeros outside, as Caffe does.
+    in 4 and 5. Block 5 has dilation 2, fc6 dilation 12. The average pool pool5a divides by 9
+    everywhere, counting zeros outside, as Caffe does.
 
     Source: Chen et al., "Semantic image segmentation with deep convolutional nets and fully
     connected CRFs" (2015), DeepLab-CRF-LargeFOV; SEC's network definition.
     """
-    if image is None:
-        image = keras.Input((None, None, 3), name="image")
-    features = largefov_features(image, width, batchnorm, dropout)
+    image, x = caffe_picture(image, mean, "vgg16_largefov")
+    blocks = Vgg16Blocks(width, batchnorm, frozen_stages)
+    features = {}
+    for number in range(1, 6):
+        x = blocks.block(x, number, dilation=2 if number == 5 else 1)
+        if number > 2:
+            features[f"stage{number - 2}"] = x
+        x = _pool(x, f"pool{number}", stride=2 if number < 4 else 1)
+    x = _pool(x, "pool5a", 1, layers.AveragePooling2D)
+    x = blocks.conv(x, 1024, 3, "fc6", dilation=12)
+    x = layers.Dropout(dropout, name="drop6")(x)
+    x = blocks.conv(x, 1024, 1, "fc7")
+    features["stage4"] = layers.Dropout(dropout, name="drop7")(x)
     return keras.Model(image, features, name="vgg16_largefov")
 
 

@@ -14,26 +14,24 @@ def sec_augmentation(image_size=321, cues=None, flip=False, align_corners=False)
 
     Args:
       image_size: side of the square, pixels; an image's proportions are not kept.
-      cues: folder of `<id>.png`, localisation cues on the network's grid, whose side is
-        (image_size - 1) / 8 + 1: index PNGs, 0 for background, class numbers from 1, 255 for no
-        cue; None where the step needs none.
+      cues: folder of `<id>.png`, localisation cues on the network's grid, all of one size: index
+        PNGs, 0 for background, class numbers from 1, 255 for no cue; None where the step needs
+        none. Whether the grid is the network's is for the step to say.
       flip: mirror half of the images; not in SEC.
       align_corners: False resizes as OpenCV does 8-bit images (half-pixel centres, rounded), for
         SEC's network. True is what its localisation networks see (aligned corners, not rounded).
 
     Returns:
       Function of (example, rng_seed int32 [2]) to the example with "image" float32
-      [image_size, image_size, 3], normalised, and, with `cues`, "cues" uint8 [side, side].
+      [image_size, image_size, 3], normalised, and, with `cues`, "cues" uint8 [h, w].
 
     Raises:
-      UserError: the folder of cues is missing or empty, or cues are of another size.
+      UserError: the folder of cues is missing or empty.
 
     Source: SEC, official training data layer. OpenCV's weights have 11 bits, so some of its
     values differ by one.
     """
-    side = (image_size - 1) // 8 + 1
-    if cues is not None:
-        _check_cues(pathlib.Path(cues), side, image_size)
+    grid = None if cues is None else _grid_of(pathlib.Path(cues))
 
     def warp(example, rng_seed):
         size = (image_size, image_size)
@@ -44,25 +42,18 @@ def sec_augmentation(image_size=321, cues=None, flip=False, align_corners=False)
             result[key] = example[key]
         if cues is not None:
             path = tf.strings.join([str(cues), "/", example["id"], ".png"])
-            result["cues"] = tf.ensure_shape(
-                images.decode_mask(tf.io.read_file(path)), [side, side]
-            )
+            result["cues"] = tf.ensure_shape(images.decode_mask(tf.io.read_file(path)), grid)
         return result
 
     return compose(warp, *([random_flip] if flip else []))
 
 
-def _check_cues(folder, side, image_size):
-    """Look at one file: a whole folder is made in one go."""
+def _grid_of(folder):
+    """Return the size (h, w) of one file: a whole folder is made in one go."""
     first = next(folder.rglob("[!.]*.png"), None)
     if first is None:
         raise UserError(
             f"sec_augmentation.cues = {str(folder)!r}: no such folder, or no <id>.png in it; "
             "scripts/make_sec_cues.py writes them."
         )
-    found = images.load_mask(first).shape
-    if found != (side, side):
-        raise UserError(
-            f"{first}: these cues are {found[0]} x {found[1]}, but images of {image_size} pixels "
-            f"need {side} x {side}; make them anew with --grid={side}."
-        )
+    return images.load_mask(first).shape

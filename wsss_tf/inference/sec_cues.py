@@ -141,32 +141,50 @@ class LocalizationMaps(tf.Module):
     Args:
       foreground: `models.sec.foreground_network`, trained.
       background: `models.sec.background_network`, trained.
+      layer: name of the layer of `background` that the gradient is taken at; None for conv4_1
+        before its ReLU, as in the paper, where there is one, and for the backbone's second stage
+        elsewhere.
 
     Call: `module(images)` with `images` [B, H, W, 3] as `ops.normalize_image` gives; returns
     {"heat": [B, h, w, C], "gradient": [B, h', w', D]}: class scores, and the gradient of the sum of
-    all class logits with respect to conv4_1 before its ReLU.
+    all class logits with respect to that layer.
 
     Raises:
-      UserError: a network without the outputs of these two.
+      UserError: a network without the outputs of these two, or a layer that is not there or that
+        some of the picture's ways to the logits lead past.
 
     Source: SEC, section 4.1; that all classes are summed, present or not, is the official code's.
     """
 
-    def __init__(self, foreground, background):
+    def __init__(self, foreground, background, layer=None):
         super().__init__()
         if "heat" not in foreground.output:
             raise UserError(
                 f"the foreground network has no output 'heat', only {sorted(foreground.output)}; "
                 "train it with gin/sec_foreground.gin."
             )
-        if "fc8_bg" not in {layer.name for layer in background.layers}:
+        names = {x.name for x in background.layers}
+        if "fc8_bg" not in names:
             raise UserError(
                 "the background network has no layer fc8_bg; train it with gin/sec_background.gin."
             )
-        features = background.get_layer("conv4_1_relu").input
+        if layer is None and "conv4_1_relu" in names:
+            features = background.get_layer("conv4_1_relu").input
+        elif layer is None:
+            features = background.output["stage2"]
+        elif layer in names:
+            features = background.get_layer(layer).output
+        else:
+            raise UserError(f"the background network has no layer {layer!r}.")
         self.foreground = foreground
         self.lower = keras.Model(background.input, features)
-        self.upper = keras.Model(features, background.output["class_logits"])
+        try:
+            self.upper = keras.Model(features, background.output["class_logits"])
+        except ValueError as error:
+            raise UserError(
+                f"not every way from the picture to the class logits leads through {layer!r}; name "
+                "a layer where that is so, such as the last of a block."
+            ) from error
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def __call__(self, images):
@@ -181,17 +199,21 @@ class LocalizationMaps(tf.Module):
         }
 
 
-def cues_of_maps(heat, gradient, labels, foreground_share=0.2, background_share=0.1):
+def cues_of_maps(heat, gradient, labels, foreground_share=0.2, background_share=0.1, size=None):
     """Return the index map of one image from the two networks' maps.
 
     Args:
-      heat: [h, w, C] class scores; gradient: [h, w, D].
+      heat: [h, w, C] class scores; gradient: [h', w', D].
       labels: [C] multi-hot; only these classes get cues.
       foreground_share, background_share: as in `foreground_masks` and `background_mask`.
+      size: (height, width) of the grid of the segmentation network; None takes that of `heat`. Both
+        maps (of the gradient its saliency) are brought to it, with aligned corners.
     """
+    size = heat.shape[:2] if size is None else tuple(size)
     present = np.flatnonzero(labels)
-    masks = foreground_masks(heat[..., present], foreground_share)
-    return merge(background_mask(saliency(gradient), background_share), present + 1, masks)
+    masks = foreground_masks(_on_grid(heat[..., present], size), foreground_share)
+    strength = _on_grid(saliency(gradient)[..., None], size)[..., 0]
+    return merge(background_mask(strength, background_share), present + 1, masks)
 
 
 def cues_of_cams(class_ids, cams, size, foreground_share=0.2, background_threshold=0.05):
@@ -205,7 +227,13 @@ def cues_of_cams(class_ids, cams, size, foreground_share=0.2, background_thresho
     """
     if not len(class_ids):
         return np.full(size, NO_CUE, np.uint8)
-    maps = np.transpose(cams.astype(np.float32), (1, 2, 0))[None]
-    scores = ops.resize_bilinear(maps, size, align_corners=True).numpy()[0]
+    scores = _on_grid(np.transpose(cams.astype(np.float32), (1, 2, 0)), size)
     masks = foreground_masks(scores, foreground_share)
     return merge(scores.max(axis=-1) < background_threshold, class_ids, masks)
+
+
+def _on_grid(maps, size):
+    """Return maps [h, w, D] on another grid; on their own they stay as they are, without a copy."""
+    if maps.shape[:2] == tuple(size):
+        return maps
+    return ops.resize_bilinear(maps[None], size, align_corners=True).numpy()[0]

@@ -1,96 +1,120 @@
 """SEC's segmentation network, and the two classifiers that its localisation cues come from."""
 
+import functools
+
 import keras
 from keras import initializers, layers
 
 from wsss_tf.backbones.channels import scale_channels
-from wsss_tf.backbones.vgg16_largefov import Vgg16Blocks, largefov_features
-from wsss_tf.layers.caffe_input import CaffeInput
+from wsss_tf.backbones.vgg16 import vgg16
+from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
+from wsss_tf.layers.batchnorm import batchnorm
 from wsss_tf.layers.log_probs import LogProbs
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.layers.resize_to import ResizeTo
+from wsss_tf.models.heads import network
 
-_SEGMENTATION_MEAN = (123.0, 117.0, 104.0)  # red, green, blue
-_CLASSIFIER_MEAN = (122.675, 116.669, 104.008)
-
-# Layers that are trained from random values at ten times the rate, per network.
-NEW_LAYERS = ("fc8",)
-FOREGROUND_NEW_LAYERS = ("fc8_cam",)
-BACKGROUND_NEW_LAYERS = ("fc8_bg",)
+_FOREGROUND_BACKBONE = functools.partial(vgg16, pools=3)
+_BACKGROUND_BACKBONE = functools.partial(vgg16, pools=5)
 
 
-def _network_input(image_size, mean):
-    """Return the symbolic image of any size, and what of it the convolutions see."""
-    if image_size % 8 != 1:
-        raise ValueError(f"image_size = {image_size}: needs to be 8 k + 1, as the paper's 321.")
+def _features(image_size, backbone):
+    """Return the symbolic image of any size, the trunk on its warp to a square, and the stages."""
     image = keras.Input((None, None, 3), name="image")
-    x = ResizeTo((image_size, image_size), name="warp")(image)
-    return image, CaffeInput(mean, name="caffe_input")(x)
+    trunk = backbone(image=ResizeTo((image_size, image_size), name="warp")(image))
+    # A model of something else than an input is a copy of the graph that it is cut out of; the
+    # layers' first outputs are those on our image.
+    stages = {
+        stage: trunk.get_layer(layer).output
+        for stage, layer in zip(sorted(trunk.output), trunk.output_names)
+    }
+    return image, trunk, stages
 
 
 def _normal(deviation):
     return initializers.RandomNormal(stddev=deviation)
 
 
-def sec_network(num_classes, image_size=321, width=1.0, batchnorm=False, dropout=1.0):
-    """Build SEC's network, DeepLab-CRF-LargeFOV on VGG16, with its warp to a square inside.
+def sec_network(num_classes, image_size=321, backbone=vgg16_largefov):
+    """Build SEC's network, in the paper DeepLab-CRF-LargeFOV, with its warp to a square inside.
 
     Args:
       num_classes: K, all classes, background included.
-      image_size: side that images are warped to, 8 k + 1; the grid has (side - 1) / 8 + 1.
-      width, batchnorm, dropout: as in `backbones.vgg16_largefov.vgg16_largefov`.
+      image_size: side that images are warped to: 8 k + 1 for VGG16; elsewhere a multiple of the
+        largest stride that the backbone has or was trained with suits best.
+      backbone: as `wsss_tf.backbones` says; its fourth stage is classified.
 
     Returns:
-      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`; the network turns it into blue first
-      minus mean colour itself) to float32 maps, background first:
-      "logits_low" [B, h, w, K] raw scores on the network's own grid, 41 x 41, what is trained;
-      "logits" [B, H, W, K] at image size: logarithms of softmax probabilities that were enlarged
-      with aligned corners, not below log(1e-5): the test-time CRF's negative energy.
+      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to float32 maps, background first:
+      "logits_low" [B, h, w, K] raw scores on the network's own grid, 41 x 41 in the paper, what is
+      trained; "logits" [B, H, W, K] at image size: logarithms of softmax probabilities that were
+      enlarged with aligned corners, not below log(1e-5): the test-time CRF's negative energy.
       An image of other size than `image_size` is first warped with aligned corners, its shape not
       kept, as the official demo does; so one scale without cropping is the method's own inference.
-      20,505,429 parameters at width 1 and K = 21.
+      20,505,429 parameters with the default backbone and K = 21.
+
+    Raises:
+      ValueError: an `image_size` that the backbone cannot take.
 
     Source: SEC (Kolesnikov and Lampert, ECCV 2016), section 4.1; official demo.
     """
-    image, x = _network_input(image_size, _SEGMENTATION_MEAN)
-    x = largefov_features(x, width, batchnorm, dropout)["fc7"]
-    scores = layers.Conv2D(num_classes, 1, kernel_initializer=_normal(0.01), name="fc8")(x)
+    image, trunk, stages = _features(image_size, backbone)
+    scores = layers.Conv2D(num_classes, 1, kernel_initializer=_normal(0.01), name="fc8")(
+        stages["stage4"]
+    )
     scores = layers.Activation("linear", dtype="float32", name="logits_low")(scores)
     probs = layers.Softmax(dtype="float32", name="probs_low")(scores)
     probs = ResizeLike(name="probs")([probs, image])
     logits = LogProbs(1e-5, name="logits")(probs)
-    return keras.Model(image, {"logits_low": scores, "logits": logits}, name="sec")
+    return network(image, {"logits_low": scores, "logits": logits}, trunk, "sec")
 
 
-def foreground_network(num_classes, image_size=321, width=1.0, batchnorm=False, dropout=1.0):
+def foreground_network(
+    num_classes,
+    image_size=321,
+    backbone=_FOREGROUND_BACKBONE,
+    head_width=1.0,
+    head_batchnorm=False,
+    dropout=0.5,
+):
     """Build the classifier whose class activation maps are SEC's foreground cues.
 
-    VGG16 with the pools of blocks 1 to 3 only (2x2), two 3x3 convolutions of 1024 channels, the
-    second without ReLU, global average pooling and a linear layer without bias.
+    On the last features two 3x3 convolutions of 1024 channels, the second without ReLU, global
+    average pooling and a linear layer without bias.
 
     Args:
       num_classes: C, foreground classes of the data set.
-      image_size, width, batchnorm, dropout: as in `sec_network`.
+      image_size: as in `sec_network`.
+      backbone: as `wsss_tf.backbones` says; in the paper VGG16 with the pools of blocks 1 to 3.
+      head_width: factor on the 1024 channels.
+      head_batchnorm: BatchNorm before the head's ReLU, for training from random values (not in the
+        paper).
+      dropout: rate after each of the two convolutions (single values, not whole channels).
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to float32 "class_logits" [B, C]; the
-      activation maps "heat" [B, h, w, C] on the network's grid, 41 x 41, any sign; and "cam"
-      [B, H, W, C + 1], the same at image size behind a background channel of zeros, for
+      activation maps "heat" [B, h, w, C] on the network's grid, 41 x 41 in the paper, any sign; and
+      "cam" [B, H, W, C + 1], the same at image size behind a background channel of zeros, for
       `wsss_tf.infer` and the validation during training.
+
+    Raises:
+      ValueError: an `image_size` that the backbone cannot take.
 
     Source: SEC, section 4.1; Zhou et al., "Learning deep features for discriminative localization"
     (CVPR 2016); the released foreground network.
     """
-    image, x = _network_input(image_size, _CLASSIFIER_MEAN)
-    blocks = Vgg16Blocks(width, batchnorm)
-    for number in range(1, 6):
-        x = blocks.block(x, number)
-        if number < 4:  # "same" pads right and bottom only, as Caffe's rounding up does
-            x = layers.MaxPooling2D(2, 2, padding="same", name=f"pool{number}")(x)
-    x = blocks.conv(x, 1024, 3, "fc6_cam", initializer=_normal(0.005))
-    x = layers.Dropout(0.5 * dropout, name="drop6")(x)
-    x = blocks.conv(x, 1024, 3, "fc7_cam", initializer=_normal(0.005), relu=False)
-    x = layers.Dropout(0.5 * dropout, name="drop7")(x)
+    image, trunk, stages = _features(image_size, backbone)
+    x = stages["stage4"]
+    channels = scale_channels(1024, head_width)
+    for name in ("fc6", "fc7"):
+        x = layers.Conv2D(
+            channels, 3, padding="same", kernel_initializer=_normal(0.005), name=f"{name}_cam"
+        )(x)
+        if name == "fc6":
+            if head_batchnorm:
+                x = batchnorm("fc6_cam_bn")(x)
+            x = layers.ReLU(name="fc6_cam_relu")(x)
+        x = layers.Dropout(dropout, name=f"drop{name[-1]}")(x)
     # Averaging commutes with the linear layer, so the maps come first.
     heat = layers.Conv2D(
         num_classes, 1, use_bias=False, kernel_initializer=_normal(0.005), name="fc8_cam"
@@ -100,34 +124,51 @@ def foreground_network(num_classes, image_size=321, width=1.0, batchnorm=False, 
     cam = ResizeLike(name="cam_foreground")([heat, image])
     cam = keras.ops.pad(cam, [[0, 0], [0, 0], [0, 0], [1, 0]])
     outputs = {"class_logits": class_logits, "heat": heat, "cam": cam}
-    return keras.Model(image, outputs, name="sec_foreground")
+    return network(image, outputs, trunk, "sec_foreground")
 
 
-def background_network(num_classes, image_size=321, width=1.0, batchnorm=False, dropout=1.0):
-    """Build the classifier whose gradients at conv4_1 are SEC's saliency, small in the background.
+def background_network(
+    num_classes,
+    image_size=321,
+    backbone=_BACKGROUND_BACKBONE,
+    head_width=1.0,
+    dropout=0.5,
+):
+    """Build the classifier whose gradients are SEC's saliency, small in the background.
 
-    VGG16 with five 2x2 pools and fully connected layers of 1024, 1024 and C units.
+    On the last features fully connected layers of 1024, 1024 and C units. VGG16's are flattened, as
+    in the paper; those of other backbones are averaged over the map, a choice of ours: their own
+    classifiers do so too, and a flattened map of theirs would make the first layer the largest.
 
-    Args: as `foreground_network`.
+    Args:
+      num_classes: C, foreground classes of the data set.
+      image_size: as in `sec_network`.
+      backbone: as `wsss_tf.backbones` says; in the paper VGG16 with its five pools.
+      head_width: factor on the 1024 units.
+      dropout: rate after each of the two layers.
 
     Returns:
-      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to float32 {"class_logits" [B, C]};
-      `inference.sec_cues.Saliency` takes the gradient.
+      `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to float32 "class_logits" [B, C], and
+      "stage2" [B, h, w, D], features of the backbone; `inference.sec_cues.LocalizationMaps` takes
+      the gradient there, or for VGG16 at conv4_1.
+
+    Raises:
+      ValueError: an `image_size` that the backbone cannot take.
 
     Source: SEC, section 4.1; Simonyan et al., "Deep inside convolutional networks" (2014); the
     released background network.
     """
-    image, x = _network_input(image_size, _CLASSIFIER_MEAN)
-    blocks = Vgg16Blocks(width, batchnorm)
-    for number in range(1, 6):
-        x = blocks.block(x, number)
-        x = layers.MaxPooling2D(2, 2, padding="same", name=f"pool{number}")(x)
-    x = layers.Flatten(name="flatten")(x)
+    image, trunk, stages = _features(image_size, backbone)
+    if trunk.name == "vgg16":
+        x = layers.Flatten(name="flatten")(stages["stage4"])
+    else:
+        x = layers.GlobalAveragePooling2D(name="average")(stages["stage4"])
     for name in ("fc6", "fc7"):
-        units = scale_channels(1024, width)
+        units = scale_channels(1024, head_width)
         x = layers.Dense(units, kernel_initializer=_normal(0.005), name=f"{name}_bg")(x)
         x = layers.ReLU(name=f"{name}_relu")(x)
-        x = layers.Dropout(0.5 * dropout, name=f"drop{name[-1]}")(x)
+        x = layers.Dropout(dropout, name=f"drop{name[-1]}")(x)
     x = layers.Dense(num_classes, kernel_initializer=_normal(0.005), name="fc8_bg")(x)
     class_logits = layers.Activation("linear", dtype="float32", name="class_logits")(x)
-    return keras.Model(image, {"class_logits": class_logits}, name="sec_background")
+    outputs = {"class_logits": class_logits, "stage2": stages["stage2"]}
+    return network(image, outputs, trunk, "sec_background")

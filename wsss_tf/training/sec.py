@@ -52,6 +52,7 @@ class SecStep(TrainingStep):
                     "scripts/make_sec_cues.py and give their folder with "
                     "--gin_bindings='sec_augmentation.cues=\"FOLDER\"'."
                 )
+            _check_grid(batch["cues"], logits)
             cues = ops.expand_dims(ops.cast(batch["cues"], "int32"), -1) == ops.arange(classes)
             terms["loss_seed"] = seeding(probs, cues)
         if "loss_expand" in self.term_names:
@@ -61,6 +62,16 @@ class SecStep(TrainingStep):
             colours = crf_image(batch["image"], ops.shape(constant)[1:3])
             terms["loss_constrain"] = constrain(probs, mean_field(constant, colours, **self.crf))
         return terms
+
+
+def _check_grid(cues, logits):
+    grid, network = cues.shape[1:3], logits.shape[1:3]
+    if tuple(grid) != tuple(network):
+        sizes = " x ".join(map(str, grid)), " x ".join(map(str, network))
+        raise UserError(
+            f"sec_augmentation.cues: these cues are {sizes[0]}, but the network's grid is "
+            f"{sizes[1]}; make them anew with scripts/make_sec_cues.py --grid={network[0]}."
+        )
 
 
 def sec_step(
