@@ -108,7 +108,9 @@ class GradCam(tf.Module):
             maps = tf.nn.relu(resize_bilinear(maps, tf.shape(copies)[1:3], align_corners=True))
             return maps, tf.reduce_mean(tf.cast(cam, tf.float32), axis=[1, 2])[:, 1:]
 
-        total, logits = sum_over_copies(run, pictures, self.scales, self.flip)
+        total, logits = sum_over_copies(
+            run, pictures, self.scales, self.flip, tf.size(class_ids), self.num_classes
+        )
         cams = tf.clip_by_value(normalize_scores(total), 0.0, 1.0)
         # Back to all classes, in order: [B, H, W, P] -> [B, H, W, C].
         spread = tf.one_hot(class_ids, self.num_classes) * tf.cast(asked, tf.float32)
