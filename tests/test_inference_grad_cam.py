@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_backbone import tiny_backbone
 from tiny_network import tiny_network
 
 from wsss_tf import ops, run_folder
+from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.data.shapes import shapes_source
-from wsss_tf.inference.grad_cam import GradCam, grad_cam_weights, split_at_conv6
+from wsss_tf.inference.grad_cam import GradCam, grad_cam_weights, split_at_head
 from wsss_tf.inference.label import label_source
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.models.seam import seam_network
@@ -102,11 +104,25 @@ def test_weights_agree_with_sums_over_pixels(method):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_weights_are_bounded_whatever_the_features():
+    """Also where the sum of linear features is -2 / g, at which the formula has its pole."""
+    features = RNG.normal(-0.5, 1, (2, 4, 5, 7)).astype("float32")
+    gradients = RNG.normal(0, 3, features.shape).astype("float32")
+    features[0, :, :, 0] -= features[0, :, :, 0].mean() + 0.1  # a sum of -2 ...
+    gradients[0, :, :, 0] = 1  # ... at a gradient of 1
+    weights = grad_cam_weights(tf.constant(features), tf.constant(gradients), "gradcam++").numpy()
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert (weights <= np.maximum(gradients, 0).sum((1, 2)) / 2 + 1e-6).all()
+    positive = grad_cam_weights(np.maximum(features, 0), tf.constant(gradients), "gradcam++")
+    np.testing.assert_allclose(weights, positive, rtol=1e-6)
+
+
 def test_grad_cam_plus_plus_of_the_network_by_hand(net):
     # The score is the spatial mean of a 1x1 convolution, so dS/dA is fc8's weight over h * w.
     size = (24, 32)
     picture = RNG.integers(0, 255, (1, *size, 3)).astype("uint8")
-    body, _ = split_at_conv6(net)
+    body, _ = split_at_head(net)
     conv6 = body(ops.normalize_image(picture), training=False)[0].numpy()[0].astype("float64")
     kernel = net.get_layer("fc8").kernel.numpy()[0, 0].astype("float64")
     height, width, depth = conv6.shape
@@ -129,15 +145,23 @@ def test_grad_cam_plus_plus_of_the_network_by_hand(net):
     np.testing.assert_allclose(cams, (full - low) / (high - low), atol=2e-3)  # 1e-5 terms
 
 
-def test_conv6_of_the_seam_network_is_the_last_relu():
-    net = seam_network(2, functools.partial(resnet38, width=1 / 64), head_width=1 / 64)
-    body, head = split_at_conv6(net)
-    assert body.output[0] is net.get_layer("bn7_relu").output
+BACKBONES = {
+    "bn7_relu": functools.partial(resnet38, width=1 / 64),
+    "stage4": tiny_backbone,
+    "lite_head_relu": efficientnet_lite,
+}
+
+
+@pytest.mark.parametrize("last", BACKBONES)
+def test_head_begins_at_the_last_stage_of_any_backbone(last):
+    net = seam_network(2, BACKBONES[last], head_width=1 / 64)
+    body, head = split_at_head(net)
+    assert body.output[0] is net.get_layer(last).output
     x = RNG.normal(size=(2, 19, 26, 3)).astype("float32")
-    conv6, cam = body(x, training=False)
+    features, cam = body(x, training=False)
     outputs = net(x, training=False)
     np.testing.assert_allclose(cam, outputs["cam"], atol=1e-6)
-    np.testing.assert_allclose(head(conv6, training=False), outputs["cam_low"], atol=1e-6)
+    np.testing.assert_allclose(head(features, training=False), outputs["cam_low"], atol=1e-6)
 
 
 def test_other_networks_and_methods_are_refused(net):

@@ -13,16 +13,18 @@ def grad_cam_weights(features, gradients, method):
     """Return the weight of each feature channel in a class's map.
 
     Args:
-      features: float32 [B, h, w, D], >= 0.
+      features: float32 [B, h, w, D], any sign.
       gradients: float32 [B, h, w, D], of the class's score with respect to `features`.
       method: "gradcam": the sum of the gradient over positions. (Its mean in the paper: the same
         map up to a factor, but with the sum the maps of copies of different sizes count alike when
         they are added up, and a linear classifier's map is the plain CAM itself.)
-        "gradcam++": the sum of a * ReLU(g) with a = g^2 / (2 g^2 + S g^3), S the channel's sum
-        over positions.
+        "gradcam++": the sum of a * ReLU(g) with a = g^2 / (2 g^2 + S g^3), S the sum of the
+        channel's positive values over positions. (The paper's is that of all values, of features
+        after a ReLU, where it is the same. Of linear or swish features S could be negative and the
+        denominator pass through zero.)
 
     Returns:
-      float32 [B, D].
+      float32 [B, D]; for "gradcam++" between 0 and half the sum of ReLU(g).
 
     Source: Selvaraju et al., ICCV 2017, equation 1; Chattopadhyay et al., WACV 2018, equations 5
     and 19, for a score whose higher derivatives are powers of its first.
@@ -31,33 +33,33 @@ def grad_cam_weights(features, gradients, method):
         return tf.reduce_sum(gradients, axis=[1, 2])
     # a = 1 / (2 + S g): divided by g^2, which is far below float32's range for small gradients.
     positive = tf.nn.relu(gradients)
-    total = tf.reduce_sum(features, axis=[1, 2], keepdims=True)
+    total = tf.reduce_sum(tf.nn.relu(features), axis=[1, 2], keepdims=True)
     return tf.reduce_sum(positive / (2 + total * positive), axis=[1, 2])
 
 
-def split_at_conv6(net):
+def split_at_head(net):
     """Cut a network with `models.seam.seam_head` in two.
 
     Returns:
-      (`keras.Model` from the image to [conv6, cam], `keras.Model` from conv6 to cam_low).
+      (`keras.Model` from the image to [features, cam], `keras.Model` from features to cam_low),
+      features [B, h, w, D] being the backbone's last stage, which the classifier sees.
 
     Raises:
       ValueError: the network has no such head.
     """
     try:
-        # The head's first layer: what goes into it is conv6, `bn7_relu` of ResNet38.
-        conv6 = net.get_layer("dropout7").input
-        head = keras.Model(conv6, net.output["cam_low"])
+        features = net.get_layer("dropout7").input  # the head's first layer, on any backbone
+        head = keras.Model(features, net.output["cam_low"])
     except (ValueError, KeyError) as error:
         raise ValueError(f"{net.name} is not a network with SEAM's head: {error}") from error
-    return keras.Model(net.input, [conv6, net.output["cam"]]), head
+    return keras.Model(net.input, [features, net.output["cam"]]), head
 
 
 class GradCam(tf.Module):
     """Grad-CAM or Grad-CAM++ of pictures of any size, over scales and flips as the plain CAM.
 
     The score of a class is the spatial mean of its raw map, cam_low. Gradients are those of the
-    head with respect to conv6, exact, a class at a time and only of the classes asked for: the
+    head with respect to its input, exact, a class at a time and only of the classes asked for: the
     backbone runs once a copy, forwards.
 
     Args:
@@ -76,7 +78,7 @@ class GradCam(tf.Module):
         super().__init__()
         if method not in METHODS:
             raise ValueError(f"method {method!r}; there are {', '.join(METHODS)}.")
-        self.body, self.head = split_at_conv6(net)
+        self.body, self.head = split_at_head(net)
         self.num_classes = self.head.output.shape[-1] - 1
         self.method = method
         self.scales = tuple(scales)
@@ -102,13 +104,15 @@ class GradCam(tf.Module):
         class_ids = tf.cast(class_ids, tf.int32)
 
         def run(copies):
-            conv6, cam = self.body(copies, training=False)
-            maps = self._maps(tf.cast(conv6, tf.float32), class_ids)
+            features, cam = self.body(copies, training=False)
+            maps = self._maps(tf.cast(features, tf.float32), class_ids)
             # As the network does with its own maps: to the input's size, and ReLU there.
             maps = tf.nn.relu(resize_bilinear(maps, tf.shape(copies)[1:3], align_corners=True))
             return maps, tf.reduce_mean(tf.cast(cam, tf.float32), axis=[1, 2])[:, 1:]
 
-        total, logits = sum_over_copies(run, pictures, self.scales, self.flip)
+        total, logits = sum_over_copies(
+            run, pictures, self.scales, self.flip, tf.size(class_ids), self.num_classes
+        )
         cams = tf.clip_by_value(normalize_scores(total), 0.0, 1.0)
         # Back to all classes, in order: [B, H, W, P] -> [B, H, W, C].
         spread = tf.one_hot(class_ids, self.num_classes) * tf.cast(asked, tf.float32)
@@ -117,16 +121,16 @@ class GradCam(tf.Module):
             "probabilities": tf.sigmoid(logits),
         }
 
-    def _maps(self, conv6, class_ids):
-        """Return the sum over channels of weight * conv6, [B, h, w, P], of P classes."""
+    def _maps(self, features, class_ids):
+        """Return the sum over channels of weight * features, [B, h, w, P], of P classes."""
 
         def of_class(class_id):
             with tf.GradientTape() as tape:
-                tape.watch(conv6)
-                scores = self.head(conv6, training=False)
+                tape.watch(features)
+                scores = self.head(features, training=False)
                 score = tf.reduce_mean(tf.gather(scores, class_id + 1, axis=-1), axis=[1, 2])
-            weights = grad_cam_weights(conv6, tape.gradient(score, conv6), self.method)
-            return tf.einsum("bhwd,bd->bhw", conv6, weights)
+            weights = grad_cam_weights(features, tape.gradient(score, features), self.method)
+            return tf.einsum("bhwd,bd->bhw", features, weights)
 
         maps = tf.map_fn(of_class, class_ids, tf.float32, parallel_iterations=1)
         return tf.transpose(maps, [1, 2, 3, 0])

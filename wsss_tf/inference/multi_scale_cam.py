@@ -19,7 +19,7 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
         scores negative ones count as zero in each copy, as in AffinityNet's CAM; of others in the
         sum, as in SEAM's.
       scales: factors on the size; each scaled size is rounded half to even.
-      flip: run the mirror image too, in the same batch.
+      flip: run the mirror images too.
 
     Returns:
       scores: float32 [B, H, W, C], foreground classes, not normalised, >= 0.
@@ -28,6 +28,7 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
     Source: official `infer_SEAM.py`: bicubic resizing of the 8-bit picture, and bilinear resizing
     of the maps without aligned corners.
     """
+    classes = net.output[output].shape[-1] - 1
 
     def run(copies):
         outputs = net(copies, training=False)
@@ -36,37 +37,44 @@ def multi_scale_scores(net, pictures, output="cam_rv", scales=SCALES, flip=True)
             maps = tf.nn.relu(maps)
         return maps, tf.reduce_mean(tf.cast(outputs["cam"], tf.float32), axis=[1, 2])[:, 1:]
 
-    total, logits = sum_over_copies(run, pictures, scales, flip)
+    total, logits = sum_over_copies(run, pictures, scales, flip, classes, classes)
     return tf.nn.relu(total), tf.sigmoid(logits)
 
 
-def sum_over_copies(run, pictures, scales, flip):
+def sum_over_copies(run, pictures, scales, flip, depth, num_values):
     """Add up the maps of scaled and mirrored copies of pictures, all brought to the pictures' size.
 
     Args:
-      run: function of normalised copies float32 [n, h, w, 3] to (maps [n, any, any, P], values
-        [n, C]).
+      run: function of normalised copies float32 [B, h, w, 3] to (maps [B, any, any, P], values
+        [B, C]).
       pictures, scales, flip: as in `multi_scale_scores`.
+      depth, num_values: P and C, ints or scalar tensors.
 
     Returns:
       (float32 [B, H, W, P] sum of the maps, float32 [B, C] mean of the values).
+
+    Memory: a loop whose body is one copy, so that neither the graph nor its memory grows with their
+    number.
     """
-    size = tf.shape(pictures)[1:3]
-    total, mean = 0.0, 0.0
-    for scale in scales:
-        scaled = tf.round(tf.cast(size, tf.float64) * scale)
+    batch, *size = tf.unstack(tf.shape(pictures)[:3])
+    factors = tf.constant([scale for scale in scales for _ in range(1 + flip)], tf.float64)
+    count = len(scales) * (1 + flip)
+
+    def add_copy(i, total, mean):
+        scaled = tf.round(tf.cast(size, tf.float64) * factors[i])
         scaled = tf.maximum(tf.cast(scaled, tf.int32), 1)
         copies = ops.normalize_image(images.resize_bicubic(pictures, scaled))
-        if flip:
-            copies = tf.concat([copies, tf.reverse(copies, [2])], axis=0)
-        maps, values = run(copies)
-        maps = ops.resize_bilinear(maps, size, align_corners=False)
-        if flip:
-            maps, mirrored = tf.split(maps, 2)
-            maps += tf.reverse(mirrored, [2])
-            values = tf.add_n(tf.split(values, 2)) / 2
-        total += maps
-        mean += values / len(scales)
+
+        # The second of two copies of a size is the mirror image.
+        def turn(x):
+            return tf.cond(i % 2 == 1, lambda: tf.reverse(x, [2]), lambda: x) if flip else x
+
+        maps, values = run(turn(copies))
+        maps = turn(ops.resize_bilinear(maps, size, align_corners=False))
+        return i + 1, total + maps, mean + values / count
+
+    start = (0, tf.zeros([batch, *size, depth]), tf.zeros([batch, num_values]))
+    _, total, mean = tf.while_loop(lambda i, *_: i < count, add_copy, start, parallel_iterations=1)
     return total, mean
 
 
