@@ -145,12 +145,14 @@ assert not any(name.startswith("wsss_tf") for name in sys.modules)
         np.testing.assert_array_equal(images.load_mask(tmp_path / f"{name}.png"), expected)
 
 
-def test_export_needs_a_background_threshold(run_dir, tmp_path):
+def test_export_takes_the_background_threshold_that_is_known(run_dir, tmp_path):
     metrics = run_dir / "metrics.json"
     held = metrics.read_text() if metrics.is_file() else None
     metrics.unlink(missing_ok=True)
     arguments = [f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}"]
-    user_error(run("export", *arguments), "metrics.json", "--background_threshold")
+    out = ok("export", *arguments, "--warmup_sizes=30x40")
+    assert "background_threshold: 0.26" in out
+    assert "Recipe.background_threshold" in out
     metrics.write_text('{"best_background_threshold": 0.17, "split": "val"}')
     out = ok("export", *arguments, "--warmup_sizes=30x40")
     assert "background_threshold: 0.17" in out

@@ -92,6 +92,25 @@ def test_commands_are_those_of_a_user(tiny):
     ]
 
 
+def test_background_powers_follow_the_threshold_of_the_maps():
+    def flags(*bindings):
+        stages = {stage.name: stage for stage in make(*bindings).stages}
+        chosen = {}
+        for name in ("cams", "crf", "walk"):
+            flags = stages[name].inputs["flags"]
+            chosen |= {key[2:]: value for key, _, value in (flag.partition("=") for flag in flags)}
+        return [chosen[key] for key in ("background_threshold", "crf_powers", "background_power")]
+
+    assert flags() == ["0.26", "4,24", "6"]
+    followed = ["0.5", "0.892139,5.7263", "1.35101"]
+    assert flags("cam/Recipe.background_threshold=0.5") == followed
+    assert flags("Pipeline.background_threshold=0.5") == followed
+    named = ("Pipeline.crf_powers=(2, 3)", "Pipeline.background_power=7")
+    assert flags(*named, "Pipeline.background_threshold=0.5") == ["0.5", "2,3", "7"]
+    thresholds = ("Pipeline.crf_thresholds=(0.25, 0.5)", "Pipeline.walk_threshold=0.5")
+    assert flags(*thresholds) == ["0.26", "1,4.81884", "1"]
+
+
 def test_full_supervision_trains_the_same_network_on_masks():
     plan = make(FULL)
     stages = {stage.name: stage for stage in plan.stages}
@@ -122,6 +141,10 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("segmentation/deeplab_augmentation.shift=3", ["segmentation"]),
         ("Pipeline.flip=False", ["cams"]),
         ("Pipeline.walk_steps=5", ["walk"]),
+        ("Pipeline.background_threshold=0.3", ["cams", "crf", "walk"]),
+        ("Pipeline.crf_thresholds=(0.2, 0.4)", ["crf"]),
+        ("Pipeline.crf_unary_weight=2", ["crf"]),
+        ("Pipeline.walk_threshold=0.4", ["walk"]),
         ("pipeline.Pipeline.export_scales=(0.5, 1)", ["export"]),
         ("Pipeline.report_images=2", ["report"]),
         ("Pipeline.crf_processes=1", []),
@@ -199,6 +222,18 @@ def test_shipped_pipelines(name, tmp_path):
         (TINY, ["Pipeline.scales=(0, 1)"], r"Pipeline.scales = \(0, 1\); give a list of positive"),
         (TINY, ["Pipeline.export_scales=1"], "Pipeline.export_scales = 1; give a list"),
         (TINY, ["Pipeline.crf_powers=(24, 4)"], r"crf_powers = \(24, 4\); give two positive"),
+        (
+            TINY,
+            ["Pipeline.crf_thresholds=(0.2, 1)"],
+            "crf_thresholds = .* give two numbers between",
+        ),
+        (TINY, ["Pipeline.crf_scale=0"], "crf_scale = 0; give a positive number"),
+        (
+            TINY,
+            ["Pipeline.crf_powers=(4, 24)", "Pipeline.crf_thresholds=(0.1, 0.2)"],
+            "crf_powers and Pipeline.crf_thresholds are both given",
+        ),
+        (TINY, ["cam/Recipe.background_threshold=1"], "background_threshold = 1; give one between"),
         (TINY, ["Pipeline.walk_steps=2.5"], "Pipeline.walk_steps = 2.5; give a whole number"),
         (TINY, ["Pipeline.crf_processes=0"], "Pipeline.crf_processes = 0; give None or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),

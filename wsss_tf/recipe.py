@@ -35,6 +35,8 @@ class Recipe:
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores; None for a network that
         predicts masks: its output "logits", [B, H, W, K], are the scores.
+      background_threshold: of that network's maps: the score in (0, 1) that a pixel must beat to be
+        its strongest class. The background powers of the dense CRF and the random walk follow it.
       validation_images: how many validation images to score after each epoch, spread evenly; 0
         for no validation.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
@@ -71,6 +73,7 @@ class Recipe:
     initial_weights: str | None = None
     require_initial_weights: bool = False
     cam_output: str | None = "cam_rv"
+    background_threshold: float = 0.26
     validation_images: int = 100
     devices: object = "auto"
     precision: str = "float32"
