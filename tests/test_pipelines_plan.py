@@ -3,10 +3,12 @@
 import importlib.util
 import pathlib
 
+import gin
 import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_tf import recipe as recipe_lib
 from wsss_tf.data.fingerprint import fingerprint
 from wsss_tf.data.folder import folder_source
 from wsss_tf.data.shapes import shapes_source
@@ -299,6 +301,50 @@ def test_pictures_without_masks(pictures):
     assert [step[0] for step in scores.steps] == ["infer"]
     with pytest.raises(UserError, match="full_supervision needs masks"):
         of_folder(pictures, FULL)
+
+
+def with_folder(root, *bindings):
+    """Plan what `--data` of the command does."""
+    return make_of(recipe_lib.with_folder(root, TINY, ["Pipeline.score_split=None", *bindings]))
+
+
+def make_of(settings):
+    return plan_lib.make_plan(load_pipeline(*settings), *settings, RUN)
+
+
+@pytest.mark.parametrize("name", ['it\'s "mine"', "Größe 😀, 100 %", "long name " * 20])
+def test_a_folder_of_any_name_is_one_flag(pictures, name, capsys):
+    root = pictures.rename(pictures.parent / name)
+    plan = with_folder(root)
+    assert "Recipe.validation_split = None" in capsys.readouterr().out
+    assert (plan.train.split, plan.score.split, plan.val) == ("all", "all", None)
+    assert plan.train.paths[0] == f"{root}/JPEGImages/0.png"
+    # Stages get ordinary bindings, and what is recorded of them is read back as it was.
+    stages = {stage.name: stage for stage in plan.stages}
+    assert "segmentation_scores" not in stages
+    for stage in TRAINED:
+        [command] = stages[stage].steps
+        bindings = [flag.partition("=")[2] for flag in command if "folder_source.root" in flag]
+        files = [flag.partition("=")[2] for flag in command if flag.startswith("--gin_file")]
+        recipe_lib.load(files, bindings)
+        assert gin.query_parameter("folder_source.root") == str(root)
+        gin.clear_config()
+        gin.parse_config(stages[stage].inputs["settings"])
+        assert gin.query_parameter("folder_source.root") == str(root)
+    assert changed(plan, with_folder(root)) == []
+
+
+def test_bindings_win_over_the_splits_of_a_folder(pictures):
+    lists = pictures / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name, ids in {"a": "0 1", "b": "1 2", "val": "3"}.items():
+        (lists / f"{name}.txt").write_text("\n".join(ids.split()))
+    with pytest.raises(UserError, match="which of the lists a, b, val"):
+        with_folder(pictures)
+    plan = with_folder(pictures, "Recipe.train_split='b'")
+    assert (plan.train.ids, plan.val.ids) == (("1", "2"), ("3",))
+    plan = with_folder(pictures, "recipe.Recipe.train_split='b'", "Recipe.validation_split=None")
+    assert plan.val is None
 
 
 def test_what_changes_in_the_folder_is_noticed(pictures):

@@ -247,7 +247,7 @@ def _labels(pipeline, cam, affinity, plan, run_dir):
             run_dir,
             data,
             ("crf",),
-            f"with_crf_maps.cam_run={json.dumps(str(run_dir / 'cam'))}",
+            f"with_crf_maps.cam_run={json.dumps(str(run_dir / 'cam'), ensure_ascii=False)}",
         ),
         Stage(
             name="walk",
@@ -264,7 +264,7 @@ def _networks(pipeline, segmentation, plan, run_dir):
     """Return the stages from the pseudo labels to networks that are scored and exported."""
     from wsss_tf.data.fingerprint import fingerprint
 
-    labels = json.dumps(str(run_dir / "affinity" / "pseudo_labels"))
+    labels = json.dumps(str(run_dir / "affinity" / "pseudo_labels"), ensure_ascii=False)
     data = fingerprint(plan.train.without_masks())
     stages = [
         _train(
