@@ -145,12 +145,14 @@ assert not any(name.startswith("wsss_tf") for name in sys.modules)
         np.testing.assert_array_equal(images.load_mask(tmp_path / f"{name}.png"), expected)
 
 
-def test_export_needs_a_background_threshold(run_dir, tmp_path):
+def test_export_takes_the_background_threshold_that_is_known(run_dir, tmp_path):
     metrics = run_dir / "metrics.json"
     held = metrics.read_text() if metrics.is_file() else None
     metrics.unlink(missing_ok=True)
     arguments = [f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}"]
-    user_error(run("export", *arguments), "metrics.json", "--background_threshold")
+    out = ok("export", *arguments, "--warmup_sizes=30x40")
+    assert "background_threshold: 0.26" in out
+    assert "Recipe.background_threshold" in out
     metrics.write_text('{"best_background_threshold": 0.17, "split": "val"}')
     out = ok("export", *arguments, "--warmup_sizes=30x40")
     assert "background_threshold: 0.17" in out
@@ -235,6 +237,32 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
     assert set(metrics["iou"]) == set(names)
 
 
+def test_train_on_a_folder_of_few_pictures(tmp_path):
+    folder = tmp_path / 'it\'s "mine" 😀'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(40, 60, 3), (60, 40, 3), (50, 50, 3)]):
+        picture = Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a phone held upright
+        picture.save(folder / f"IMG {i}.JPG", exif=exif)
+    (folder / "image_labels.csv").write_text("image,labels\nIMG 0.JPG,cat\nIMG 1,dog\nIMG 2,cat\n")
+    out = ok(
+        "train",
+        *TINY,
+        f"--data={folder.name}",
+        "--gin_bindings=Recipe.min_epoch_steps=3",
+        "--run_dir=run",
+        cwd=tmp_path,
+    )
+    assert "has 3 images, fewer than a batch (4)" in out
+    assert "6 steps of 4, 3 an epoch" in out
+    # The folder is found from any other.
+    out = ok("infer", f"--run_dir={tmp_path / 'run'}", "--split=all", "--scales=1")
+    assert "3 written" in out
+    assert images.load_mask(tmp_path / "run/pseudo_labels/IMG 0.png").shape == (60, 40)
+
+
 # === Bad input ===
 
 
@@ -246,7 +274,8 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
         ([*TINY, "--run_dir=r", "--profile_steps=5,2"], ["--profile_steps=5,2"]),
         ([*TINY, "--run_dir=r", "--gin_bindings=seam_step.rescal=1"], ["rescal"]),
         ([*TINY, "--run_dir=r", "--no_such_flag"], ["no_such_flag"]),
-        ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.batch_size=40"], ["40", "12 examples"]),
+        ([*TINY, "--run_dir=r", "--data=nope"], ["--data = 'nope': no such folder"]),
+        ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.batch_size=0"], ["batch_size = 0"]),
         ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.train_split='huh'"], ["'huh'"]),
         ([*TINY, "--run_dir=r", "--gin_bindings=Recipe.require_initial_weights=True"], ["weights"]),
         (
@@ -258,7 +287,18 @@ def test_voc_pictures_from_labels_to_scores(tmp_path):
             ["batch_size = 4", "3 replicas"],
         ),
     ],
-    ids=["file", "run_dir", "profile", "binding", "flag", "batch", "split", "weights", "replicas"],
+    ids=[
+        "file",
+        "run_dir",
+        "profile",
+        "binding",
+        "flag",
+        "data",
+        "batch",
+        "split",
+        "weights",
+        "replicas",
+    ],
 )
 def test_train_refuses(arguments, words, tmp_path):
     user_error(run("train", *arguments, cwd=tmp_path), *words)

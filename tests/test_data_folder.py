@@ -53,6 +53,46 @@ def names_of(source):
     ]
 
 
+# === What there is to train on ===
+
+
+@pytest.mark.parametrize(
+    ("lists", "training", "validation"),
+    [
+        ([], "all", None),
+        (["train", "val", "test", "train_small"], "train", "val"),
+        (["trainaug", "trainval", "val"], "trainaug", "val"),
+        (["mine"], "mine", None),
+        (["mine", "val"], "mine", "val"),
+    ],
+)
+def test_splits_that_are_there(lists, training, validation, tmp_path):
+    for name in lists:
+        path = tmp_path / f"ImageSets/Segmentation/{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0\n")
+    assert folder.training_split(tmp_path) == training
+    assert folder.validation_split(tmp_path) == validation
+
+
+@pytest.mark.parametrize("lists", [["val"], ["a", "b", "val"]])
+def test_no_list_is_clearly_the_one_to_train_on(lists, tmp_path):
+    for name in lists:
+        path = tmp_path / f"ImageSets/Segmentation/{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0\n")
+    with pytest.raises(UserError, match=f"which of the lists {', '.join(lists)}"):
+        folder.training_split(tmp_path)
+
+
+def test_a_folder_without_labels_is_none_to_train_on(tmp_path):
+    with pytest.raises(UserError, match=r"--data.*nope.*no such folder"):
+        folder.training_folder(tmp_path / "nope")
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"no image_labels\.csv in it"):
+        folder.training_folder(tmp_path)
+
+
 # === Layouts ===
 
 

@@ -137,7 +137,6 @@ def test_batch_that_hosts_cannot_share():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 12}, "batch_size = 12.*11 examples"),
         ({"batch_size": 0}, "batch_size = 0"),
         ({"seed": -1}, "seed = -1"),
         ({"seed": 2**31}, "seed = 2147483648"),
@@ -151,6 +150,18 @@ def test_user_errors(options, message):
 def test_as_many_examples_as_a_batch():
     assert sorted(take(1, n=3)[0]["index"]) == [0, 1, 2]
     assert {batch["index"][0] for batch in take(3, n=1, batch_size=1)} == {0}
+
+
+def test_fewer_examples_than_a_batch_are_drawn_again():
+    assert pipeline.steps_per_epoch(numbered(3), 8) == 1
+    batches = take(6, n=3, batch_size=8)
+    drawn = np.concatenate([batch["index"] for batch in batches])
+    passes = drawn.reshape(16, 3)
+    assert (np.sort(passes) == [0, 1, 2]).all()
+    assert len({tuple(one) for one in passes}) > 3
+    seeds = {tuple(seed) for batch in batches for seed in batch["rng_seed"]}
+    assert len(seeds) == 48  # each time augmented in another way
+    assert_equal(take(2, n=3, batch_size=8, first_step=4), batches[4:])
 
 
 def test_examples_come_in_order():

@@ -1,5 +1,6 @@
 """The dense CRF: against the library's reference numbers and against exact mean field."""
 
+import dataclasses
 import importlib.util
 import sys
 
@@ -126,6 +127,15 @@ def test_without_pairs_it_is_the_input():
     nothing = CrfParameters(gaussian_weight=0.0, bilateral_weight=0.0)
     for parameters in (nothing, CrfParameters(iterations=0)):
         np.testing.assert_allclose(dense_crf(probs, image, parameters), probs, atol=1e-5)
+
+
+def test_unary_weight_is_a_power_of_the_probabilities():
+    image, probs = two_halves()
+    probs = np.clip(probs, 0.05, 0.95)
+    plain = CrfParameters(iterations=1, gaussian_weight=1.0, bilateral_weight=1.0)
+    sharper = dense_crf(probs, image, dataclasses.replace(plain, unary_weight=1.5))
+    np.testing.assert_allclose(sharper, dense_crf(probs**1.5, image, plain), atol=1e-5)
+    assert np.abs(sharper - dense_crf(probs, image, plain)).max() > 1e-3
 
 
 def test_classes_can_be_permuted():

@@ -183,11 +183,7 @@ def test_a_user_error_in_a_stage_ends_in_one_line(tmp_path):
         picture.save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
     (tmp_path / "image_labels.csv").write_text("image,labels\n0,cat\n1,dog\n2,cat\n3,dog\n")
-    bindings = (f"folder_source.root='{tmp_path}'", "Recipe.train_split='all'")
-    bindings = [f"--gin_bindings={binding}" for binding in bindings]
-    bindings += ["--gin_bindings=Recipe.validation_split=None"]
-    folder = ("--gin_file=gin/data/folder.gin", *bindings, f"--run_dir={tmp_path / 'run'}")
-    result = _run(*TINY, *folder)
+    result = _run(*TINY, f"--data={tmp_path}", f"--run_dir={tmp_path / 'run'}")
     assert result.returncode == 2, result.stdout + result.stderr
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in result.stderr

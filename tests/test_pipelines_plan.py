@@ -3,10 +3,12 @@
 import importlib.util
 import pathlib
 
+import gin
 import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_tf import recipe as recipe_lib
 from wsss_tf.data.fingerprint import fingerprint
 from wsss_tf.data.folder import folder_source
 from wsss_tf.data.shapes import shapes_source
@@ -93,6 +95,25 @@ def test_commands_are_those_of_a_user(tiny):
     ]
 
 
+def test_background_powers_follow_the_threshold_of_the_maps():
+    def flags(*bindings):
+        stages = {stage.name: stage for stage in make(*bindings).stages}
+        chosen = {}
+        for name in ("cams", "crf", "walk"):
+            flags = stages[name].inputs["flags"]
+            chosen |= {key[2:]: value for key, _, value in (flag.partition("=") for flag in flags)}
+        return [chosen[key] for key in ("background_threshold", "crf_powers", "background_power")]
+
+    assert flags() == ["0.26", "4,24", "6"]
+    followed = ["0.5", "0.892139,5.7263", "1.35101"]
+    assert flags("cam/Recipe.background_threshold=0.5") == followed
+    assert flags("Pipeline.background_threshold=0.5") == followed
+    named = ("Pipeline.crf_powers=(2, 3)", "Pipeline.background_power=7")
+    assert flags(*named, "Pipeline.background_threshold=0.5") == ["0.5", "2,3", "7"]
+    thresholds = ("Pipeline.crf_thresholds=(0.25, 0.5)", "Pipeline.walk_threshold=0.5")
+    assert flags(*thresholds) == ["0.26", "1,4.81884", "1"]
+
+
 def test_full_supervision_trains_the_same_network_on_masks():
     plan = make(FULL)
     stages = {stage.name: stage for stage in plan.stages}
@@ -123,6 +144,10 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("segmentation/deeplab_augmentation.shift=3", ["segmentation"]),
         ("Pipeline.flip=False", ["cams"]),
         ("Pipeline.walk_steps=5", ["walk"]),
+        ("Pipeline.background_threshold=0.3", ["cams", "crf", "walk"]),
+        ("Pipeline.crf_thresholds=(0.2, 0.4)", ["crf"]),
+        ("Pipeline.crf_unary_weight=2", ["crf"]),
+        ("Pipeline.walk_threshold=0.4", ["walk"]),
         ("pipeline.Pipeline.export_scales=(0.5, 1)", ["export"]),
         ("Pipeline.report_images=2", ["report"]),
         ("Pipeline.crf_processes=1", []),
@@ -210,6 +235,18 @@ def test_shipped_pipelines(name, tmp_path):
         (TINY, ["Pipeline.scales=(0, 1)"], r"Pipeline.scales = \(0, 1\); give a list of positive"),
         (TINY, ["Pipeline.export_scales=1"], "Pipeline.export_scales = 1; give a list"),
         (TINY, ["Pipeline.crf_powers=(24, 4)"], r"crf_powers = \(24, 4\); give two positive"),
+        (
+            TINY,
+            ["Pipeline.crf_thresholds=(0.2, 1)"],
+            "crf_thresholds = .* give two numbers between",
+        ),
+        (TINY, ["Pipeline.crf_scale=0"], "crf_scale = 0; give a positive number"),
+        (
+            TINY,
+            ["Pipeline.crf_powers=(4, 24)", "Pipeline.crf_thresholds=(0.1, 0.2)"],
+            "crf_powers and Pipeline.crf_thresholds are both given",
+        ),
+        (TINY, ["cam/Recipe.background_threshold=1"], "background_threshold = 1; give one between"),
         (TINY, ["Pipeline.walk_steps=2.5"], "Pipeline.walk_steps = 2.5; give a whole number"),
         (TINY, ["Pipeline.crf_processes=0"], "Pipeline.crf_processes = 0; give None or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),
@@ -275,6 +312,50 @@ def test_pictures_without_masks(pictures):
     assert [step[0] for step in scores.steps] == ["infer"]
     with pytest.raises(UserError, match="full_supervision needs masks"):
         of_folder(pictures, FULL)
+
+
+def with_folder(root, *bindings):
+    """Plan what `--data` of the command does."""
+    return make_of(recipe_lib.with_folder(root, TINY, ["Pipeline.score_split=None", *bindings]))
+
+
+def make_of(settings):
+    return plan_lib.make_plan(load_pipeline(*settings), *settings, RUN)
+
+
+@pytest.mark.parametrize("name", ['it\'s "mine"', "Größe 😀, 100 %", "long name " * 20])
+def test_a_folder_of_any_name_is_one_flag(pictures, name, capsys):
+    root = pictures.rename(pictures.parent / name)
+    plan = with_folder(root)
+    assert "Recipe.validation_split = None" in capsys.readouterr().out
+    assert (plan.train.split, plan.score.split, plan.val) == ("all", "all", None)
+    assert plan.train.paths[0] == f"{root}/JPEGImages/0.png"
+    # Stages get ordinary bindings, and what is recorded of them is read back as it was.
+    stages = {stage.name: stage for stage in plan.stages}
+    assert "segmentation_scores" not in stages
+    for stage in TRAINED:
+        [command] = stages[stage].steps
+        bindings = [flag.partition("=")[2] for flag in command if "folder_source.root" in flag]
+        files = [flag.partition("=")[2] for flag in command if flag.startswith("--gin_file")]
+        recipe_lib.load(files, bindings)
+        assert gin.query_parameter("folder_source.root") == str(root)
+        gin.clear_config()
+        gin.parse_config(stages[stage].inputs["settings"])
+        assert gin.query_parameter("folder_source.root") == str(root)
+    assert changed(plan, with_folder(root)) == []
+
+
+def test_bindings_win_over_the_splits_of_a_folder(pictures):
+    lists = pictures / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name, ids in {"a": "0 1", "b": "1 2", "val": "3"}.items():
+        (lists / f"{name}.txt").write_text("\n".join(ids.split()))
+    with pytest.raises(UserError, match="which of the lists a, b, val"):
+        with_folder(pictures)
+    plan = with_folder(pictures, "Recipe.train_split='b'")
+    assert (plan.train.ids, plan.val.ids) == (("1", "2"), ("3",))
+    plan = with_folder(pictures, "recipe.Recipe.train_split='b'", "Recipe.validation_split=None")
+    assert plan.val is None
 
 
 def test_what_changes_in_the_folder_is_noticed(pictures):

@@ -28,7 +28,8 @@ _CAM_OUTPUT = flags.DEFINE_string(
 _BACKGROUND_THRESHOLD = flags.DEFINE_float(
     "background_threshold",
     None,
-    "For CAMs: score that a mask's pixel must beat; default: the best of RUN/metrics.json.",
+    "For CAMs: score that a mask's pixel must beat; default: the best of RUN/metrics.json, or the "
+    "recipe's.",
     0,
     1,
 )
@@ -85,7 +86,7 @@ def _cam_model(recipe, net, scales, run_dir):
     from wsss_tf.serving.saved_model import save_cam_model
 
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
-    threshold, origin = _background_threshold(run_dir)
+    threshold, origin = _background_threshold(recipe, run_dir)
     options = {
         "scales": list(scales),
         "flip": _FLIP.value,
@@ -103,17 +104,14 @@ def _cam_model(recipe, net, scales, run_dir):
     return save, options
 
 
-def _background_threshold(run_dir):
+def _background_threshold(recipe, run_dir):
     """Return the threshold of the masks, and where it comes from."""
     if _BACKGROUND_THRESHOLD.value is not None:
         return _BACKGROUND_THRESHOLD.value, "--background_threshold"
     path = run_dir / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "best_background_threshold" not in metrics:
-        raise UserError(
-            f"{path}: has no best background threshold for the masks; run wsss_tf.evaluate, or "
-            "give --background_threshold."
-        )
+        return recipe.background_threshold, "Recipe.background_threshold"
     return metrics["best_background_threshold"], f"{path}, split {metrics.get('split')!r}"
 
 

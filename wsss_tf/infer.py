@@ -72,6 +72,7 @@ def main(runner_options):
         pictures = scale_out.pictures(source, _INPUT.value)
         networks = (run_dir, _CHECKPOINT.value, maps, affinity_run)
         scale_out.run(
+            recipe,
             networks,
             len(class_names) - 1,  # without the background
             pictures,
@@ -89,9 +90,10 @@ def main(runner_options):
     compute = cams.make_maps(net, **cams.map_options(recipe, scales, _FLIP.value))
     # Before hours of work; after the run's own recipe, which it replaces as what gin knows.
     affinity = walk.load_affinity(affinity_run)
-    cams.run(compute, source, output, **work)
+    walk_options = walk.options(recipe) if walk.is_wanted() else {}
+    cams.run(recipe, compute, source, output, **work)
     if affinity is not None:
-        walk.run(affinity, source, output, walk_output, **work)
+        walk.run(affinity, walk_options, source, output, walk_output, **work)
 
 
 def _source_and_output(recipe, run_dir, class_names):

@@ -1,11 +1,15 @@
 """From image labels to a segmentation network and a SavedModel: every stage of a pipeline.
 
-  python -m wsss_tf.pipeline --gin_file=gin/pipelines/seam.gin --gin_file=gin/data/folder.gin \\
-    --gin_bindings='folder_source.root="DIR"' --run_dir=RUN
+  python -m wsss_tf.pipeline --gin_file=gin/pipelines/seam_small.gin --data=FOLDER --run_dir=RUN
 
 The first --gin_file is the pipeline. Further ones, such as data sets, and --gin_bindings are for
 the recipes of all its stages; a binding for one of them begins with its name, as
 cam/Recipe.epochs=2 does (cam, affinity, segmentation), and one for the pipeline with "Pipeline.".
+
+--data is for pictures of your own, with image_labels.csv beside them: it stands for
+--gin_file=gin/data/folder.gin, folder_source.root, Pipeline.score_split=None, and
+Recipe.train_split and validation_split as they are there: the lists train and val of
+ImageSets/Segmentation, or all pictures and None.
 
 The same command again goes on where it was interrupted, skips what is up to date, and makes anew
 what has other settings or data than before, and all that follows from it.
@@ -22,6 +26,7 @@ _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Pipeline, then overlays o
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Single settings, such as 'Recipe.batch_size=4' or 'cam/Recipe.epochs=2'."
 )
+_DATA = flags.DEFINE_string("data", None, "Folder of pictures with image_labels.csv, as above.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of all the stages; made if not there.")
 _UNTIL = flags.DEFINE_string("until", None, "Last stage to run, such as walk; default: all.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do, and the commands.")
@@ -35,14 +40,18 @@ def main():
     # Here, so that --help and a misspelt flag answer at once.
     import tensorflow as tf
 
+    from wsss_tf import recipe as recipe_lib
     from wsss_tf.pipelines.pipeline import load_pipeline
     from wsss_tf.pipelines.plan import make_plan
     from wsss_tf.pipelines.stage import run_stages
 
     # The commands need them; this process only looks through the data.
     tf.config.set_visible_devices([], "GPU")
-    pipeline = load_pipeline(_GIN_FILE.value, _GIN_BINDINGS.value)
-    plan = make_plan(pipeline, _GIN_FILE.value, _GIN_BINDINGS.value, run_dir)
+    settings = _GIN_FILE.value, _GIN_BINDINGS.value
+    if _DATA.value is not None:
+        bindings = ["Pipeline.score_split=None", *_GIN_BINDINGS.value]
+        settings = recipe_lib.with_folder(_DATA.value, _GIN_FILE.value, bindings)
+    plan = make_plan(load_pipeline(*settings), *settings, run_dir)
     stages, names = plan.stages, [stage.name for stage in plan.stages]
     if _UNTIL.value is not None:
         if _UNTIL.value not in names:

@@ -28,6 +28,8 @@ class Recipe:
       train_split, validation_split: split names; None as the second means no validation.
       batch_size: examples in a global batch.
       epochs: passes over the training split.
+      min_epoch_steps: least steps of an epoch: the pictures of a split with fewer are gone through
+        several times.
       steps: length of the run in optimizer steps, instead of in `epochs`.
       seed: of initial weights, order and augmentation.
       initial_weights: what to start from: "imagenet" for the weights that the network's backbone
@@ -37,6 +39,8 @@ class Recipe:
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores; None for a network that
         predicts masks: its output "logits", [B, H, W, K], are the scores.
+      background_threshold: of that network's maps: the score in (0, 1) that a pixel must beat to be
+        its strongest class. The background powers of the dense CRF and the random walk follow it.
       validation_images: how many validation images to score after each epoch, spread evenly; 0
         for no validation.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
@@ -68,11 +72,13 @@ class Recipe:
     validation_split: str | None = "val"
     batch_size: int = 8
     epochs: int = 8
+    min_epoch_steps: int = 1
     steps: int | None = None
     seed: int = 0
     initial_weights: str | None = None
     require_initial_weights: bool = False
     cam_output: str | None = "cam_rv"
+    background_threshold: float = 0.26
     validation_images: int = 100
     devices: object = "auto"
     precision: str = "float32"
@@ -149,6 +155,33 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
         raise UserError(f"gin: {error}") from error
     finally:
         logging.disable(disabled)
+
+
+def with_folder(root, gin_files, gin_bindings):
+    """Return gin files and bindings to which a folder of the user's own pictures is added.
+
+    Args:
+      root: the folder, as `data.folder.folder_source` takes it.
+      gin_files, gin_bindings: as `load` takes them. Bindings of theirs win, such as one of
+        `Recipe.train_split`; otherwise the splits are those that are there.
+
+    Raises:
+      UserError: there is no such folder, nothing to learn from, or no list that is clearly the one
+        to train on.
+    """
+    from wsss_tf.data import folder
+
+    root = folder.training_folder(root)
+    bound = {tuple(text.partition("=")[0].strip().split(".")[-2:]) for text in gin_bindings}
+    values = {"folder_source.root": root}
+    if ("Recipe", "train_split") not in bound:
+        values["Recipe.train_split"] = folder.training_split(root)
+    if ("Recipe", "validation_split") not in bound:
+        values["Recipe.validation_split"] = folder.validation_split(root)
+    chosen = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+    print(f"data: {chosen}")
+    bindings = [f"{name}={value!r}" for name, value in values.items()]
+    return [*gin_files, "gin/data/folder.gin"], [*bindings, *gin_bindings]
 
 
 def load_run(run_dir, gin_bindings=()):

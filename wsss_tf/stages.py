@@ -45,7 +45,12 @@ def train(recipe, run_dir, profile_steps=None):
     if recipe.prepare_source is not None:
         source = recipe.prepare_source(source)
     augmentation = recipe.augmentation()
-    steps = pipeline.steps_per_epoch(source, recipe.batch_size)
+    steps = max(pipeline.steps_per_epoch(source, recipe.batch_size), recipe.min_epoch_steps)
+    if recipe.batch_size > len(source):
+        print(
+            f"note: split {source.split!r} of {source.name} has {len(source)} images, fewer than a "
+            f"batch ({recipe.batch_size}), which shows some of them twice or more."
+        )
     total_steps = steps * recipe.epochs if recipe.steps is None else recipe.steps
     if total_steps < 1:
         raise UserError(f"a run of {total_steps} steps: set Recipe.epochs or Recipe.steps.")

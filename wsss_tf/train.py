@@ -2,8 +2,14 @@
 
   python -m wsss_tf.train --gin_file=gin/seam.gin --gin_file=gin/data/shapes.gin --run_dir=RUN
 
+  python -m wsss_tf.train --gin_file=gin/seam.gin --data=FOLDER --run_dir=RUN
+
 Later --gin_file override earlier ones, and --gin_bindings override them all. The same command
 again resumes from the last checkpoint.
+
+--data is for pictures of your own, with image_labels.csv beside them: it stands for
+--gin_file=gin/data/folder.gin, folder_source.root, and Recipe.train_split and validation_split as
+they are there: the lists train and val of ImageSets/Segmentation, or all pictures and None.
 
 Over several hosts: the same command on each, with TF_CONFIG set. It ends with status 75 where
 another host has gone; started again everywhere, it goes on.
@@ -20,6 +26,7 @@ _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Recipe and overlays; late
 _GIN_BINDINGS = flags.DEFINE_multi_string(
     "gin_bindings", [], "Single settings, such as 'Recipe.batch_size=4'."
 )
+_DATA = flags.DEFINE_string("data", None, "Folder of pictures with image_labels.csv, as above.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; made if it is not there.")
 _PROFILE_STEPS = flags.DEFINE_list(
     "profile_steps", None, "A,B: record steps A to B for TensorBoard's profile page."
@@ -35,7 +42,10 @@ def main():
     from wsss_tf import recipe as recipe_lib
     from wsss_tf.stages import train
 
-    recipe = recipe_lib.load(_GIN_FILE.value, _GIN_BINDINGS.value)
+    settings = _GIN_FILE.value, _GIN_BINDINGS.value
+    if _DATA.value is not None:
+        settings = recipe_lib.with_folder(_DATA.value, *settings)
+    recipe = recipe_lib.load(*settings)
     train(recipe, pathlib.Path(_RUN_DIR.value), profile_steps)
 
 

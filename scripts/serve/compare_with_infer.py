@@ -80,10 +80,9 @@ def compare(run_dir, pictures, options, program, folder):
       folder: for what is made on the way.
     """
     is_cam = not _predicts_masks(run_dir)
-    thresholds = []
-    if is_cam:
-        threshold = _metrics(run_dir).get("best_background_threshold", 0.26)
-        thresholds = [f"--background_threshold={threshold}"]
+    thresholds, metrics = [], _metrics(run_dir)
+    if is_cam and "best_background_threshold" in metrics:  # else both take the recipe's
+        thresholds = [f"--background_threshold={metrics['best_background_threshold']}"]
     run = f"--run_dir={run_dir}"
     _command("export", run, f"--output={folder / 'model'}", "--version=1", *options, *thresholds)
     infer = thresholds if is_cam else ["--nopostprocess"]

@@ -88,6 +88,50 @@ def folder_source(split="all", root=None, require_labels=False):
     )
 
 
+def training_folder(root):
+    """Return the absolute path of a folder that there is something to learn from in, a string.
+
+    Raises:
+      UserError: no such folder, or neither labels nor masks are in it.
+    """
+    path = _folder(root, "--data").absolute()
+    if not (path / LABEL_FILE).is_file() and not (path / "SegmentationClass").is_dir():
+        raise UserError(
+            f"--data={root}: no {LABEL_FILE} in it, which says what each picture shows: a first "
+            "line image,labels and then lines such as 0001.jpg,cat dog."
+        )
+    return str(path)
+
+
+def training_split(root):
+    """Return the name of the split of a folder to train on.
+
+    That is the list "train", or else "trainaug", or else the only one beside "val"; "all" where
+    there are no lists.
+
+    Raises:
+      UserError: none of the lists is clearly the one.
+    """
+    lists = _lists(pathlib.Path(root))
+    others = [name for name in lists if name != "val"]
+    for name in ("train", "trainaug"):
+        if name in lists:
+            return name
+    if len(others) == 1:
+        return others[0]
+    if lists:
+        raise UserError(
+            f"--data={root}: which of the lists {', '.join(lists)} (ImageSets/Segmentation) is "
+            "to be trained on? Call it train.txt, or --gin_bindings='Recipe.train_split=\"NAME\"'."
+        )
+    return "all"
+
+
+def validation_split(root):
+    """Return "val" where a folder has such a list, else None."""
+    return "val" if "val" in _lists(pathlib.Path(root)) else None
+
+
 def pictures_source(root, class_names):
     """Return all pictures below a folder, without labels: what inference is run on.
 
@@ -177,9 +221,14 @@ def _folder(root, name):
     return path
 
 
+def _lists(root):
+    """Return {split: path} of the lists of a folder."""
+    return {path.stem: path for path in sorted((root / "ImageSets/Segmentation").glob("*.txt"))}
+
+
 def _split_ids(root, split, image_files):
     """Return the ids of a split, each checked to have its image."""
-    lists = {path.stem: path for path in sorted((root / "ImageSets/Segmentation").glob("*.txt"))}
+    lists = _lists(root)
     splits = list(lists) or ["all"]
     if split not in splits:
         raise UserError(

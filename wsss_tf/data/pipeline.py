@@ -15,15 +15,14 @@ UNIFORM_DRAWS = 4
 def steps_per_epoch(source, batch_size):
     """Return how many whole batches the source holds; each epoch leaves out another remainder.
 
+    1 where it holds not even one: see `training_batches`.
+
     Raises:
-      UserError: not even one batch, or a batch of no examples.
+      UserError: a batch of no examples.
     """
-    if not 1 <= batch_size <= len(source):
-        raise UserError(
-            f"batch_size = {batch_size}, but split {source.split!r} of {source.name} has "
-            f"{len(source)} examples; choose a batch size from 1 to {len(source)}."
-        )
-    return len(source) // batch_size
+    if batch_size < 1:
+        raise UserError(f"batch_size = {batch_size}; choose one from 1 on.")
+    return max(1, len(source) // batch_size)
 
 
 def training_batches(source, augment, batch_size, seed, first_step=0, input_context=None):
@@ -34,7 +33,8 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
       augment: function of (example, rng_seed int32 [2]) to an example whose shapes are static; it
         may use stateless random operations only.
       batch_size: B, examples in a global batch. An epoch is n // B steps; which n % B examples it
-        leaves out is drawn anew each epoch.
+        leaves out is drawn anew each epoch. Where B is above n, an epoch is one step, and passes
+        over the source follow each other without a gap, from batch to batch.
       seed: integer in [0, 2**31); of order and augmentation.
       first_step: number of the step that the first batch is for (the optimizer's iterations).
       input_context: None, and the dataset may be given to `Model.fit`, under `MirroredStrategy`
@@ -46,13 +46,13 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
       `tf.data.Dataset` of {key: [B, ...]}: what `augment` returns but for strings, "index" int64
       [B] (positions in the source), and "uniform" [B, 4] in [0, 1), for random choices of the
       training step. Step s, slot j depends on the seed, the epoch s // steps_per_epoch and the
-      position in it only.
+      position in it only (for B above n, on s and j in their stead).
 
     Raises:
       UserError: batch size or seed out of range.
       ValueError: the batch cannot be split over the replicas evenly.
     """
-    steps = steps_per_epoch(source, batch_size)
+    in_epoch = min(steps_per_epoch(source, batch_size) * batch_size, len(source))
     if not 0 <= seed < 2**31:
         raise UserError(f"seed = {seed}; choose an integer from 0 to {2**31 - 1}.")
     part, parts, device_batch = 0, 1, batch_size
@@ -66,7 +66,7 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
     def example(count):
         # `count` runs over this host's examples, `number` over those of all hosts.
         number = count // part_size * batch_size + part * part_size + count % part_size
-        epoch, position = number // (steps * batch_size), number % (steps * batch_size)
+        epoch, position = number // in_epoch, number % in_epoch
         index = tf.random.experimental.index_shuffle(
             position, seed=tf.stack([tf.constant(seed, tf.int64), epoch]), max_index=len(source) - 1
         )

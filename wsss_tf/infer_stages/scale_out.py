@@ -92,10 +92,11 @@ def load(run_dir, checkpoint, maps, affinity_run):
     return cams.make_maps(net, **maps), walk.load_affinity(affinity_run)
 
 
-def run(networks, num_classes, pictures, output, overwrite, runner_options):
+def run(recipe, networks, num_classes, pictures, output, overwrite, runner_options):
     """Label pictures on the runner, and say what came of it.
 
     Args:
+      recipe: of the run that gives the maps.
       networks: arguments of `load`.
       num_classes: C, foreground classes.
       pictures: as the function of that name gives.
@@ -112,9 +113,9 @@ def run(networks, num_classes, pictures, output, overwrite, runner_options):
     load(*networks)  # what is wrong with them is said here, and not by a worker
     options = beam_labels.LabelOptions(
         num_classes=num_classes,
-        **cams.thresholds(),
-        crf_powers=cams.crf_powers(),
-        walk=walk.options() if walk.is_wanted() else None,
+        **cams.thresholds(recipe),
+        crf=cams.crf_options(recipe),
+        walk=walk.options(recipe) if walk.is_wanted() else None,
         cam_folder=walk.CAM_FOLDER if walk.is_wanted() else "",
     )
     result = beam_labels.run(

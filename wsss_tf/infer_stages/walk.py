@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from wsss_tf.errors import UserError
+from wsss_tf.infer_stages import cams
 
 # Of the CAMs' own files, where --output is for the walk's labels.
 CAM_FOLDER = "cam_stage"
@@ -15,7 +16,11 @@ _AFFINITY_RUN = flags.DEFINE_string(
     "affinity_run", None, "Run of gin/affinity.gin; with --random_walk --output replaces it."
 )
 _BACKGROUND_POWER = flags.DEFINE_float(
-    "background_power", 6, "Random walk: power of the background score (1 - strongest class).", 0
+    "background_power",
+    None,
+    "Random walk: power of the background score (1 - strongest class); 6 for maps whose threshold "
+    "is 0.26.",
+    0,
 )
 _AFFINITY_POWER = flags.DEFINE_float("affinity_power", 8, "Random walk: power of affinities.", 0)
 _WALK_STEPS = flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0)
@@ -70,20 +75,29 @@ def load_affinity(run):
     return PairAffinity(net, recipe_lib.load_run(run).step(net).radius)
 
 
-def options():
-    """Return the keyword arguments of `inference.random_walk.label_by_walk` that flags set."""
+def options(recipe):
+    """Return the keyword arguments of `inference.random_walk.label_by_walk` that flags set.
+
+    Args:
+      recipe: of the run that the maps are from.
+    """
+    from wsss_tf.inference.cam_crf import WALK_POWER
     from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
 
+    power = _BACKGROUND_POWER.value
     return {
-        "background_power": _BACKGROUND_POWER.value,
+        "background_power": cams.followed_power(recipe, WALK_POWER) if power is None else power,
         "affinity_power": _AFFINITY_POWER.value,
         "steps": _WALK_STEPS.value,
-        "crf": RANDOM_WALK_CRF if _WALK_CRF.value else None,
+        "crf": cams.scaled_crf(RANDOM_WALK_CRF) if _WALK_CRF.value else None,
     }
 
 
-def run(affinity, source, cam_run, output, batch_size, overwrite):
-    """Write `pseudo_labels/<id>.png` below `output` for every image of a source."""
+def run(affinity, walk_options, source, cam_run, output, batch_size, overwrite):
+    """Write `pseudo_labels/<id>.png` below `output` for every image of a source.
+
+    `walk_options` is what `options` gives.
+    """
     from wsss_tf.inference.random_walk import walk_source
 
     written, kept = walk_source(
@@ -91,7 +105,7 @@ def run(affinity, source, cam_run, output, batch_size, overwrite):
         source,
         cam_run,
         output,
-        **options(),
+        **walk_options,
         batch_size=batch_size,
         overwrite=overwrite,
     )

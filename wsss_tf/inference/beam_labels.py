@@ -53,7 +53,7 @@ class LabelOptions:
     Attributes:
       num_classes: C, foreground classes of the network.
       background_threshold, label_threshold: as in `label.label_source`.
-      crf_powers: background powers for the dense CRF on the maps; None for no CRF.
+      crf: `powers` and `parameters` of `cam_crf.refine`; None for no CRF.
       walk: keyword arguments of `random_walk.label_by_walk`; None for no random walk.
       cam_folder: below the output, for the files of the maps where the walk's labels are beside.
     """
@@ -61,7 +61,7 @@ class LabelOptions:
     num_classes: int
     background_threshold: float = 0.26
     label_threshold: float = 0.5
-    crf_powers: tuple | None = None
+    crf: Mapping | None = None
     walk: Mapping | None = None
     cam_folder: str = ""
 
@@ -115,9 +115,9 @@ class Labeller:
                     self.compute, image[None], labels, options.label_threshold
                 )
                 label.write_labels(cam_output, image_id, ids, maps, options.background_threshold)
-            if options.crf_powers is not None:
+            if options.crf is not None:
                 with timer("crf"):
-                    cam_crf.refine(cam_output, image_id, image, powers=options.crf_powers)
+                    cam_crf.refine(cam_output, image_id, image, **options.crf)
             if options.walk is not None:
                 with timer("walk"):
                     self._walk(output, image_id, image, ids, maps)

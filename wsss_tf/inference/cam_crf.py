@@ -1,5 +1,7 @@
 """The dense CRF on the CAMs of one picture: what a worker process does. No TensorFlow."""
 
+import math
+
 import numpy as np
 
 from wsss_tf import png, run_folder
@@ -11,6 +13,72 @@ from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 # the background scores more, so that what is foreground still is so for sure; with the high one
 # less, and background is.
 BACKGROUND_POWERS = (4.0, 24.0)
+# That of its random walk, and the threshold of its maps that all three are for.
+WALK_POWER = 6.0
+BACKGROUND_THRESHOLD = 0.26
+
+
+def threshold_of_power(background_power):
+    """Return the score above which a class beats the background (1 - score) ^ power.
+
+    Args:
+      background_power: above 0; the higher, the lower the threshold.
+
+    Returns:
+      float in (0, 1): the root t of (1 - t) ^ power = t; 0.2755 for 4, 0.0939 for 24.
+
+    Raises:
+      ValueError: a power that has no such score.
+    """
+    if not 0 < background_power < math.inf:
+        raise ValueError(f"background power {background_power}: it must be a number above 0.")
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        if (1 - middle) ** background_power > middle:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def power_of_threshold(background_threshold):
+    """Return the power whose background (1 - score) ^ power a class beats above a threshold.
+
+    Args:
+      background_threshold: in (0, 1).
+
+    Returns:
+      float above 0: ln t / ln(1 - t), the inverse of `threshold_of_power`; 1 for 0.5.
+
+    Raises:
+      ValueError: a threshold that no power has.
+    """
+    if not 0 < background_threshold < 1:
+        raise ValueError(f"threshold {background_threshold}: it must lie between 0 and 1.")
+    return math.log(background_threshold) / math.log1p(-background_threshold)
+
+
+def power_for_maps(background_threshold, official_power):
+    """Return the power that does for other maps what an official one does for SEAM's.
+
+    Its threshold t lies beside that of the maps as the official ones lie beside 0.26: the ratio of
+    the odds t / (1 - t) is the same. (The choice of odds is ours: so no threshold leaves (0, 1).)
+
+    Args:
+      background_threshold: of the maps, in (0, 1); 0.26 gives the official power back.
+      official_power: for maps of threshold 0.26.
+
+    Raises:
+      ValueError: as in the functions above.
+    """
+
+    def odds(threshold):
+        return threshold / (1 - threshold)
+
+    power_of_threshold(background_threshold)  # which says what is wrong with it
+    ratio = odds(threshold_of_power(official_power)) / odds(BACKGROUND_THRESHOLD)
+    wanted = ratio * odds(background_threshold)
+    return power_of_threshold(wanted / (1 + wanted))
 
 
 def background_score(cams, background_power):

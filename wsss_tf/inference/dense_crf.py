@@ -24,6 +24,7 @@ class CrfParameters:
       bilateral_sxy: standard deviation of the appearance kernel in the plane, pixels.
       bilateral_srgb: and in colour, of 0..255.
       bilateral_weight: its weight; 0 leaves the kernel out.
+      unary_weight: factor on the unary energy: above 1 the scores count more against the kernels.
 
     Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs", NIPS 2011.
     """
@@ -34,10 +35,12 @@ class CrfParameters:
     bilateral_sxy: float = 80.0
     bilateral_srgb: float = 13.0
     bilateral_weight: float = 10.0
+    unary_weight: float = 1.0
 
     def __post_init__(self):
         widths = (self.gaussian_sxy, self.bilateral_sxy, self.bilateral_srgb)
-        if min(widths) <= 0 or min(self.gaussian_weight, self.bilateral_weight) < 0:
+        weights = (self.gaussian_weight, self.bilateral_weight, self.unary_weight)
+        if min(widths) <= 0 or min(weights) < 0:
             raise ValueError(f"{self}: widths must be positive and weights not negative.")
         if self.iterations < 0:
             raise ValueError(f"iterations = {self.iterations}; need 0 or more.")
@@ -100,7 +103,7 @@ def dense_crf_from_energy(energy, image, parameters=CAM_CRF):
     height, width, classes = energy.shape
     crf = _library().DenseCRF2D(width, height, classes)
     by_class = energy.reshape(-1, classes).T
-    crf.setUnaryEnergy(np.array(by_class, np.float32, order="C"))
+    crf.setUnaryEnergy(np.array(parameters.unary_weight * by_class, np.float32, order="C"))
     if parameters.gaussian_weight:
         crf.addPairwiseGaussian(sxy=parameters.gaussian_sxy, compat=parameters.gaussian_weight)
     if parameters.bilateral_weight:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from wsss_tf import images, ops, run_folder
 from wsss_tf.inference import cam_files
-from wsss_tf.inference.cam_crf import background_score
+from wsss_tf.inference.cam_crf import WALK_POWER, background_score
 from wsss_tf.inference.dense_crf import dense_crf
 from wsss_tf.inference.label import batches_of_equal_size
 
@@ -120,7 +120,7 @@ def walk(scores, transition, steps=64):
     return walked.reshape(height, width, classes)
 
 
-def pooled_scores(cams, background_power=6.0):
+def pooled_scores(cams, background_power=WALK_POWER):
     """Return what the walk starts from, at the network's stride.
 
     Args:
@@ -146,7 +146,7 @@ def label_by_walk(
     cams,
     affinity,
     grid,
-    background_power=6.0,
+    background_power=WALK_POWER,
     affinity_power=8.0,
     steps=64,
     crf=None,
@@ -188,7 +188,7 @@ def walk_source(
     source,
     cam_run,
     output,
-    background_power=6.0,
+    background_power=WALK_POWER,
     affinity_power=8.0,
     steps=64,
     crf=None,

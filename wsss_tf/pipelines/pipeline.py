@@ -20,10 +20,20 @@ class Pipeline:
       scales, flip: of the CAMs, as `infer` takes them.
       score_split: the split on which CAMs and labels are scored, a part of the one that is trained
         on; None for that one itself.
-      crf_powers: low and high background power of the dense CRF, as `infer` takes them.
-      background_power, affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes
-        them.
+      background_threshold: score that a pixel of the CAMs must beat to be its strongest class; None
+        for the CAM recipe's (`Recipe.background_threshold`). Another one here trains nothing anew.
+      crf_powers: low and high background power of the dense CRF, as `infer` takes them. None for
+        those of `crf_thresholds`, or else for those that follow the background threshold.
+      crf_thresholds: (low, high) instead of powers. But for what the CRF changes, AffinityNet
+        learns background where the strongest class scores below the low one, that class where it
+        scores above the high one, nothing between; the maps' best threshold should lie there.
+      crf_iterations, crf_scale, crf_unary_weight: of the dense CRF, as `infer` takes them;
+        `crf_scale` also of the walk's.
       crf_processes: worker processes of the dense CRF; None for one a processor core.
+      background_power: of the random walk, as `infer` takes it. None for that of `walk_threshold`,
+        or else for the one that follows the background threshold.
+      walk_threshold: the score that beats the walk's background score.
+      affinity_power, walk_steps, walk_crf: of the random walk, as `infer` takes them.
       export_scales, export_flip: what the SavedModel computes, as `export` takes them.
       full_supervision: also train the segmentation network on the data set's own masks, to compare.
       report_images: how many images report.html shows.
@@ -35,12 +45,18 @@ class Pipeline:
     scales: tuple = (0.5, 1.0, 1.5, 2.0)
     flip: bool = True
     score_split: str | None = None
-    crf_powers: tuple = (4.0, 24.0)
-    background_power: float = 6.0
+    background_threshold: float | None = None
+    crf_powers: tuple | None = None
+    crf_thresholds: tuple | None = None
+    crf_iterations: int = 10
+    crf_scale: float = 1.0
+    crf_unary_weight: float = 1.0
+    crf_processes: int | None = None
+    background_power: float | None = None
+    walk_threshold: float | None = None
     affinity_power: float = 8.0
     walk_steps: int = 64
     walk_crf: bool = False
-    crf_processes: int | None = None
     export_scales: tuple = (1.0,)
     export_flip: bool = False
     full_supervision: bool = False
@@ -86,11 +102,17 @@ def _check_settings(pipeline):
             isinstance(values, (list, tuple)) and values and all(isinstance(v, str) for v in values)
         )
 
-    def are_powers(values):
+    def are_ascending(values):
         return are_scales(values) and len(values) == 2 and values[0] < values[1]
+
+    def is_threshold(value):
+        return is_number(value) and 0 < value < 1
 
     def is_count(value, least=0):
         return is_number(value, int, least)
+
+    def or_none(fits):
+        return lambda value: value is None or fits(value)
 
     checks = {
         "cam_recipe": (are_files, "a list of gin files"),
@@ -98,17 +120,34 @@ def _check_settings(pipeline):
         "segmentation_recipe": (are_files, "a list of gin files"),
         "scales": (are_scales, "a list of positive numbers"),
         "export_scales": (are_scales, "a list of positive numbers"),
-        "crf_powers": (are_powers, "two positive numbers, the lower one first"),
-        "background_power": (is_number, "a number, 0 or more"),
+        "background_threshold": (or_none(is_threshold), "None or a number between 0 and 1"),
+        "crf_powers": (or_none(are_ascending), "two positive numbers, the lower one first"),
+        "crf_thresholds": (
+            or_none(lambda v: are_ascending(v) and v[1] < 1),
+            "two numbers between 0 and 1, the lower one first",
+        ),
+        "crf_iterations": (is_count, "a whole number, 0 or more"),
+        "crf_scale": (lambda v: is_number(v) and v > 0, "a positive number"),
+        "crf_unary_weight": (is_number, "a number, 0 or more"),
+        "background_power": (or_none(is_number), "a number, 0 or more"),
+        "walk_threshold": (or_none(is_threshold), "None or a number between 0 and 1"),
         "affinity_power": (is_number, "a number, 0 or more"),
         "walk_steps": (is_count, "a whole number, 0 or more"),
         "report_images": (is_count, "a whole number, 0 or more"),
-        "crf_processes": (lambda v: v is None or is_count(v, 1), "None or a number from 1 on"),
+        "crf_processes": (or_none(lambda v: is_count(v, 1)), "None or a number from 1 on"),
     }
     for field, (fits, wanted) in checks.items():
         value = getattr(pipeline, field)
         if not fits(value):
             raise UserError(f"Pipeline.{field} = {value!r}; give {wanted}.")
+    for power, threshold in (
+        ("crf_powers", "crf_thresholds"),
+        ("background_power", "walk_threshold"),
+    ):
+        if None not in (getattr(pipeline, power), getattr(pipeline, threshold)):
+            raise UserError(
+                f"Pipeline.{power} and Pipeline.{threshold} are both given; set one to None."
+            )
 
 
 def bindings_of(name, gin_bindings):

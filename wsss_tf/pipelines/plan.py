@@ -8,6 +8,7 @@ import json
 
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.inference import cam_crf
 from wsss_tf.pipelines.pipeline import bindings_of
 from wsss_tf.pipelines.stage import Stage
 
@@ -20,7 +21,8 @@ class Plan:
       stages: `stage.Stage`s, in order.
       train, score, val: `data.source.Source` of the three splits; `val` is None where the
         segmentation recipe has no validation split.
-      crf_powers, report_images, full_supervision: as in `pipeline.Pipeline`.
+      crf_powers: low and high background power of the dense CRF.
+      report_images, full_supervision: as in `pipeline.Pipeline`.
     """
 
     stages: tuple
@@ -117,7 +119,7 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
         train=train,
         score=score,
         val=val,
-        crf_powers=pipeline.crf_powers,
+        crf_powers=_crf_powers(pipeline, cam.recipe),
         report_images=pipeline.report_images,
         full_supervision=pipeline.full_supervision,
     )
@@ -172,6 +174,36 @@ def _train(name, trained, run_dir, data, after, *bindings):
     )
 
 
+def _threshold(pipeline, recipe):
+    """Return the background threshold of the maps."""
+    own = pipeline.background_threshold
+    threshold = recipe.background_threshold if own is None else own
+    if not 0 < threshold < 1:
+        raise UserError(f"Recipe.background_threshold = {threshold!r}; give one between 0 and 1.")
+    return threshold
+
+
+def _crf_powers(pipeline, recipe):
+    """Return the low and the high background power of the dense CRF."""
+    if pipeline.crf_powers is not None:
+        return tuple(pipeline.crf_powers)
+    if pipeline.crf_thresholds is not None:
+        # The low power's background scores more: a class must beat the high threshold.
+        low, high = pipeline.crf_thresholds
+        return cam_crf.power_of_threshold(high), cam_crf.power_of_threshold(low)
+    threshold = _threshold(pipeline, recipe)
+    return tuple(cam_crf.power_for_maps(threshold, power) for power in cam_crf.BACKGROUND_POWERS)
+
+
+def _walk_power(pipeline, recipe):
+    """Return the background power of the random walk."""
+    if pipeline.background_power is not None:
+        return pipeline.background_power
+    if pipeline.walk_threshold is not None:
+        return cam_crf.power_of_threshold(pipeline.walk_threshold)
+    return cam_crf.power_for_maps(_threshold(pipeline, recipe), cam_crf.WALK_POWER)
+
+
 def _labels(pipeline, cam, affinity, plan, run_dir):
     """Return the stages up to the pseudo labels."""
     from wsss_tf.data.fingerprint import fingerprint
@@ -179,29 +211,36 @@ def _labels(pipeline, cam, affinity, plan, run_dir):
     data = fingerprint(plan.train.without_masks())
     scales = [f"--scales={_comma(pipeline.scales)}", "--flip" if pipeline.flip else "--noflip"]
     infer = ("infer", f"--run_dir={run_dir / 'cam'}", f"--split={plan.train.split}", *scales)
+    threshold = f"--background_threshold={_threshold(pipeline, cam.recipe):g}"
     processes = pipeline.crf_processes
-    powers = f"--crf_powers={_comma(pipeline.crf_powers)}"
-    crf = ("--crf", powers, *([] if processes is None else [f"--crf_processes={processes}"]))
+    scale = f"--crf_scale={pipeline.crf_scale:g}"
+    crf = (
+        f"--crf_powers={_comma(plan.crf_powers)}",
+        f"--crf_iterations={pipeline.crf_iterations}",
+        f"--crf_unary_weight={pipeline.crf_unary_weight:g}",
+        scale,
+    )
+    in_processes = [] if processes is None else [f"--crf_processes={processes}"]
     walk = (
-        f"--background_power={pipeline.background_power:g}",
+        f"--background_power={_walk_power(pipeline, cam.recipe):g}",
         f"--affinity_power={pipeline.affinity_power:g}",
         f"--walk_steps={pipeline.walk_steps}",
-        "--walk_crf" if pipeline.walk_crf else "--nowalk_crf",
+        *(("--walk_crf", scale) if pipeline.walk_crf else ("--nowalk_crf",)),
     )
     return [
         _train("cam", cam, run_dir, data, ()),
         Stage(
             name="cams",
-            steps=(infer,),
-            inputs={"flags": scales},
+            steps=((*infer, threshold),),
+            inputs={"flags": [*scales, threshold]},
             after=("cam",),
             outputs=("cam/cams", "cam/pseudo_labels"),
             proof="cam/cams",
         ),
         Stage(
             name="crf",
-            steps=((*infer, *crf),),
-            inputs={"flags": [powers]},
+            steps=((*infer, "--crf", *crf, *in_processes),),
+            inputs={"flags": crf},
             after=("cams",),
             outputs=("cam/crf_low", "cam/crf_high", "cam/crf_low_labels", "cam/crf_high_labels"),
             proof="cam/crf_high_labels",
@@ -212,7 +251,7 @@ def _labels(pipeline, cam, affinity, plan, run_dir):
             run_dir,
             data,
             ("crf",),
-            f"with_crf_maps.cam_run={json.dumps(str(run_dir / 'cam'))}",
+            f"with_crf_maps.cam_run={json.dumps(str(run_dir / 'cam'), ensure_ascii=False)}",
         ),
         Stage(
             name="walk",
@@ -229,7 +268,7 @@ def _networks(pipeline, segmentation, plan, run_dir):
     """Return the stages from the pseudo labels to networks that are scored and exported."""
     from wsss_tf.data.fingerprint import fingerprint
 
-    labels = json.dumps(str(run_dir / "affinity" / "pseudo_labels"))
+    labels = json.dumps(str(run_dir / "affinity" / "pseudo_labels"), ensure_ascii=False)
     data = fingerprint(plan.train.without_masks())
     stages = [
         _train(

@@ -17,7 +17,7 @@ _WALK = "random walk"
 def _label_folders(plan, run_dir):
     """Return {what they are: folder} of the labels that the stages have made."""
     folders = {
-        f"dense CRF, background power {power:g}": run_dir / "cam" / f"{name}_labels"
+        f"dense CRF, background power {power:.3g}": run_dir / "cam" / f"{name}_labels"
         for name, power in zip(run_folder.CRF_NAMES, plan.crf_powers)
     }
     return {**folders, _WALK: run_dir / "affinity" / "pseudo_labels"}
