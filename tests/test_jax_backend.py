@@ -1,4 +1,4 @@
-"""Networks are written with keras.ops alone: each builds and takes a picture on Keras' JAX backend."""
+"""Networks are written with keras.ops alone: each takes a picture on Keras' JAX backend too."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # In a process of its own: Keras chooses its backend when it is imported. JAX compiles every
-# operation anew for each shape, so that values are computed on few layers, and the backbones traced.
+# operation anew for each shape: values are computed on few layers, and the backbones are traced.
 CODE = """
 import functools, sys
 import jax

@@ -174,3 +174,39 @@ def test_every_recipe_says_how_it_is_run():
         head = path.read_text().split("from __gin__")[0]
         assert "python -m wsss_tf.train" in head
         assert "Reported" in head
+
+
+def test_a_run_of_before_the_backbones_had_their_own_settings_is_named(tmp_path):
+    (tmp_path / "config.gin").write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from wsss_tf.models import seam\n"
+        "seam.seam_network.head_width = 0.5\n"
+        "seam.seam_network.freeze_stem = False\n"
+        "seam.seam_network.width = 0.125\n"
+    )
+    with pytest.raises(UserError, match=r"seam_network\.freeze_stem, seam_network\.width\. Remove"):
+        recipe_lib.load_run(tmp_path)
+    # Any other error is told as it is.
+    (tmp_path / "config.gin").write_text("nothing.here = 1\n")
+    with pytest.raises(UserError, match=r"gin: .*nothing"):
+        recipe_lib.load_run(tmp_path)
+
+
+BACKBONE_OVERLAYS = sorted(path.stem for path in (ROOT / "gin/backbone").glob("*.gin"))
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_OVERLAYS)
+def test_a_backbone_overlay_binds_every_network(backbone):
+    overlay = f"gin/backbone/{backbone}.gin"
+    networks = set()
+    for path in sorted((ROOT / "gin").glob("*.gin")):
+        recipe = recipe_lib.load([str(path), overlay])
+        name = recipe.network.__name__
+        networks.add(name)
+        trunk = gin.query_parameter(f"{name}.backbone").configurable.wrapped.__name__
+        assert trunk in {"resnet38", "dilated_resnet", "efficientnet", "efficientnet_lite"}
+        assert overlay == "gin/backbone/resnet38.gin" or recipe.initial_weights == "imagenet"
+    # Also those that no recipe names.
+    for name in ("fcn_se_network",):
+        assert gin.query_parameter(f"{name}.backbone").configurable.wrapped.__name__ == trunk
+    assert len(networks) > 6

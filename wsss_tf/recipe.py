@@ -184,18 +184,48 @@ def with_folder(root, gin_files, gin_bindings):
     return [*gin_files, "gin/data/folder.gin"], [*bindings, *gin_bindings]
 
 
+# What older config.gin files bind on networks and is an argument of their backbone, or of nothing,
+# now. Inference loads the network as it was saved, so it needs none of these.
+_MOVED = {
+    "seam_network": ("width", "train_batchnorm", "freeze_stem"),
+    "affinity_network": ("width", "train_batchnorm", "freeze_stem", "dropout"),
+    "affinity_step": ("radius",),
+    "deeplab_network": ("width", "freeze_batchnorm", "freeze_stem"),
+    "sec_network": ("width", "batchnorm"),
+    "foreground_network": ("width", "batchnorm"),
+    "background_network": ("width", "batchnorm"),
+}
+
+
 def load_run(run_dir, gin_bindings=()):
     """Return the `Recipe` that a run folder was trained with.
 
     Raises:
-      UserError: the folder holds no run.
+      UserError: the folder holds no run, or one of a version whose settings were others.
     """
     config = pathlib.Path(run_dir) / "config.gin"
     if not config.is_file():
         raise UserError(
             f"--run_dir={run_dir}: no config.gin in it; train first, or check the path."
         )
-    return load([config], gin_bindings)
+    try:
+        return load([config], gin_bindings)
+    except UserError as error:
+        moved = _moved_bindings(config)
+        if not moved:
+            raise
+        raise UserError(
+            f"{config}: of an older version, in which networks had settings that are their "
+            f"backbone's now: {', '.join(moved)}. Remove these lines to go on with the trained "
+            "network as it is, or train again."
+        ) from error
+
+
+def _moved_bindings(config):
+    """Return which lines of a config.gin bind what has moved, as "name.parameter"."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    keys = [line.partition("=")[0].strip().split(".")[-2:] for line in lines if "=" in line]
+    return [".".join(key) for key in keys if len(key) == 2 and key[1] in _MOVED.get(key[0], ())]
 
 
 def network_path(run_dir, checkpoint="last"):
