@@ -12,6 +12,8 @@ from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.backbones.stages import STAGES
+from wsss_tf.backbones.vgg16 import BLOCKS, vgg16
+from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 
 # Name of the model: the backbone, narrow where it can be.
 BACKBONES = {
@@ -20,6 +22,7 @@ BACKBONES = {
     "resnet50_keras": functools.partial(dilated_resnet, variant="keras", width=1 / 16),
     "efficientnet_b0": functools.partial(efficientnet, width=1 / 4),
     "efficientnet_lite0": efficientnet_lite,
+    "vgg16_largefov": functools.partial(vgg16_largefov, width=1 / 64),
 }
 
 
@@ -89,3 +92,36 @@ def test_frozen_batchnorm_takes_no_batch_statistics(name):
     net(x, training=True)
     for norm, mean in zip(norms, before):
         np.testing.assert_array_equal(norm.moving_mean, mean)
+
+
+# === Foreign weights; those of the other backbones: test_interop_imagenet.py ===
+
+
+def test_a_picture_gives_the_features_of_keras_vgg16():
+    keras.utils.set_random_seed(0)
+    picture = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    theirs = keras.applications.VGG16(weights=None, include_top=False)
+    names = ("block1_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool")
+    outputs = {name: theirs.get_layer(name).output for name in names}
+    expected = keras.Model(theirs.input, outputs)(
+        keras.applications.vgg16.preprocess_input(picture.astype(np.float32))
+    )
+    expected = dict(zip(("conv1_2", *STAGES), (np.asarray(expected[name]) for name in names)))
+    mean = (123.68, 116.779, 103.939)
+    # Our pools agree with Keras' as far as the fourth block, with all five of them to the end;
+    # LargeFOV's are others from the first on.
+    for network, compared in (
+        (vgg16(pools=5, mean=mean), ("conv1_2", *STAGES)),
+        (vgg16(pools=3, mean=mean), ("conv1_2", "stage1", "stage2")),
+        (vgg16_largefov(mean=mean), ("conv1_2",)),
+    ):
+        for number, (repeats, _) in enumerate(BLOCKS, start=1):
+            for i in range(1, repeats + 1):
+                weights = theirs.get_layer(f"block{number}_conv{i}").get_weights()
+                network.get_layer(f"conv{number}_{i}").set_weights(weights)
+        outputs = {**network.output, "conv1_2": network.get_layer("conv1_2_relu").output}
+        features = keras.Model(network.input, outputs)(ops.normalize_image(picture))
+        for name in compared:
+            largest = expected[name].max()
+            assert largest > 0
+            np.testing.assert_allclose(features[name], expected[name], rtol=0, atol=1e-5 * largest)

@@ -62,7 +62,7 @@ def test_sizes_of_any_image():
 
 
 def test_dropout_and_batchnorm_are_where_they_belong():
-    network = vgg16_largefov(width=1 / 64, batchnorm=True, dropout=0.25)
+    network = vgg16_largefov(width=1 / 64, train_batchnorm=True, dropout=0.25)
     rates = {x.name: x.rate for x in network.layers if isinstance(x, layers.Dropout)}
     assert rates == {"drop6": 0.25, "drop7": 0.25}
     norms = [x for x in network.layers if isinstance(x, layers.BatchNormalization)]

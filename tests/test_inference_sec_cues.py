@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_backbone import tiny_backbone
 
 from wsss_tf import ops
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
@@ -130,7 +131,7 @@ def test_cues_of_another_methods_maps():
 
 def networks():
     keras.utils.set_random_seed(0)
-    narrow = functools.partial(vgg16, width=1 / 32, batchnorm=True)
+    narrow = functools.partial(vgg16, width=1 / 32, train_batchnorm=True)
     foreground = foreground_network(3, 33, functools.partial(narrow, pools=3), 1 / 32, True)
     background = background_network(3, 33, functools.partial(narrow, pools=5), 1 / 32)
     for layer in background.layers:  # so that gradients are far from zero
@@ -163,15 +164,11 @@ def test_maps_are_the_networks(tmp_path):
     np.testing.assert_allclose(again["gradient"], gradient, atol=1e-6 * np.abs(gradient).max())
 
 
-@pytest.fixture(scope="module")
-def on_resnet():
+def test_gradients_of_other_backbones_are_taken_at_their_second_stage(tmp_path):
     keras.utils.set_random_seed(0)
-    backbone = functools.partial(dilated_resnet, 50, output_stride=16, width=1 / 16)
-    return foreground_network(3, 64, backbone, 1 / 64), background_network(3, 64, backbone, 1 / 64)
-
-
-def test_gradients_of_other_backbones_are_taken_at_their_second_stage(on_resnet, tmp_path):
-    foreground, background = on_resnet
+    backbone = functools.partial(tiny_backbone, last=16)
+    foreground = foreground_network(3, 64, backbone, 1 / 64)
+    background = background_network(3, 64, backbone, 1 / 64)
     images = ops.normalize_image(np.random.default_rng(0).integers(0, 256, (2, 29, 44, 3)))
     module = sec_cues.LocalizationMaps(foreground, background)
     maps = {name: value.numpy() for name, value in module(images).items()}
@@ -183,7 +180,7 @@ def test_gradients_of_other_backbones_are_taken_at_their_second_stage(on_resnet,
     total = background(images)["class_logits"]
     np.testing.assert_allclose(module.upper(features), total, atol=1e-6)
     # By name, and from files, as the script has them.
-    by_name = sec_cues.LocalizationMaps(foreground, background, "conv3_block4_out")
+    by_name = sec_cues.LocalizationMaps(foreground, background, "stage2")
     largest = np.abs(maps["gradient"]).max()
     np.testing.assert_allclose(by_name(images)["gradient"], maps["gradient"], atol=1e-6 * largest)
     background.save(tmp_path / "b.keras")
@@ -195,8 +192,10 @@ def test_gradients_of_other_backbones_are_taken_at_their_second_stage(on_resnet,
     assert set(np.unique(index)) <= {0, 1, 3, 255}
 
 
-def test_layers_that_no_gradient_can_be_taken_at(on_resnet):
-    foreground, background = on_resnet
+def test_layers_that_no_gradient_can_be_taken_at():
+    foreground, _ = networks()
+    backbone = functools.partial(dilated_resnet, 50, width=1 / 16)
+    background = background_network(3, 64, backbone, 1 / 64)
     with pytest.raises(UserError, match="no layer 'conv9'"):
         sec_cues.LocalizationMaps(foreground, background, "conv9")
     with pytest.raises(UserError, match="conv3_block2_1_conv"):  # a shortcut leads past it

@@ -78,7 +78,7 @@ def test_output_shapes_of_any_image(name):
 
 @each_network
 def test_saved_network_reloads_without_custom_objects(name, tmp_path):
-    network = narrow(name, batchnorm=True)
+    network = narrow(name, train_batchnorm=True)
     x = images(33, 18)
     network(x, training=True)  # statistics away from their start
     network.save(tmp_path / "network.keras")

@@ -7,8 +7,8 @@ strides ascending: 4, 8, 16 or 8, and 32, 16 or 8. What its weights want of the 
 other means or blue first, is a layer of the backbone. All else is its own keyword argument, bound
 by gin or `functools.partial`. These two every one has:
 
-- `train_batchnorm`: train BatchNorm with batch statistics; False freezes it wholly. (VGG16 has no
-  BatchNorm; its `batchnorm` puts some in, trained.)
+- `train_batchnorm`: train BatchNorm with batch statistics; False freezes it wholly. (VGG16 has
+  none; True puts some in.)
 - `frozen_stages`: 0 trains everything; 1 freezes the stem, which is all layers in front of those
   that belong to stage 1 alone; 2 also stage 1; 3 also stage 2; 4 also stage 3.
 

@@ -5,7 +5,7 @@ from keras import layers
 
 from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.stages import check_frozen_stages
-from wsss_tf.layers.batchnorm import batchnorm as batchnorm_layer
+from wsss_tf.layers.batchnorm import batchnorm
 from wsss_tf.layers.caffe_input import CaffeInput
 from wsss_tf.layers.dilated_conv import DilatedConv2D
 
@@ -18,7 +18,7 @@ class Vgg16Blocks:
 
     Args:
       width: factor on the channel counts, as `scale_channels` rounds.
-      batchnorm: normalise before each ReLU, for training from random values; VGG16 has none.
+      train_batchnorm: BatchNorm before each ReLU, for training from random values; VGG16 has none.
       frozen_stages: 0 trains all, 1 freezes blocks 1 and 2, which are in front of stage 1's own
         layers, 2 also block 3, 3 also block 4, 4 also block 5.
 
@@ -26,10 +26,10 @@ class Vgg16Blocks:
       ValueError: `frozen_stages` is not 0 to 4.
     """
 
-    def __init__(self, width, batchnorm=False, frozen_stages=0):
+    def __init__(self, width, train_batchnorm=False, frozen_stages=0):
         check_frozen_stages(frozen_stages)
         self.width = width
-        self.batchnorm = batchnorm
+        self.train_batchnorm = train_batchnorm
         self.frozen_blocks = frozen_stages + 1 if frozen_stages else 0
 
     def conv(self, x, count, size, name, dilation=1, trainable=True):
@@ -43,8 +43,8 @@ class Vgg16Blocks:
             trainable=trainable,
             name=name,
         )(x)
-        if self.batchnorm:
-            x = batchnorm_layer(f"{name}_bn", trainable)(x)
+        if self.train_batchnorm:
+            x = batchnorm(f"{name}_bn", trainable)(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def block(self, x, number, dilation=1):
@@ -81,7 +81,7 @@ def caffe_picture(image, mean, name):
 def vgg16(
     pools=3,
     width=1.0,
-    batchnorm=False,
+    train_batchnorm=False,
     frozen_stages=0,
     mean=(122.675, 116.669, 104.008),
     image=None,
@@ -92,7 +92,7 @@ def vgg16(
       pools: how many blocks end in a pool: 3, as SEC's foreground classifier, or all 5, as VGG16
         itself and SEC's background classifier.
       width: factor on every channel count; 1 is the published network.
-      batchnorm: BatchNorm before each ReLU, for training from random values (not in the paper).
+      train_batchnorm: BatchNorm before each ReLU, for training from random values; VGG16 has none.
       frozen_stages: as in `Vgg16Blocks`.
       mean: the colour that the weights want subtracted, red, green and blue in 0..255.
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
@@ -115,7 +115,7 @@ def vgg16(
     if pools not in (3, 5):
         raise ValueError(f"pools={pools}; choose 3 or 5.")
     image, x = caffe_picture(image, mean, "vgg16")
-    blocks = Vgg16Blocks(width, batchnorm, frozen_stages)
+    blocks = Vgg16Blocks(width, train_batchnorm, frozen_stages)
     features = {}
     for number in range(1, 6):
         x = blocks.block(x, number)

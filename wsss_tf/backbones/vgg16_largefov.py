@@ -18,7 +18,7 @@ def _pool(x, name, stride, kind=layers.MaxPooling2D):
 
 def vgg16_largefov(
     width=1.0,
-    batchnorm=False,
+    train_batchnorm=False,
     dropout=0.5,
     frozen_stages=0,
     mean=(123.0, 117.0, 104.0),
@@ -28,7 +28,7 @@ def vgg16_largefov(
 
     Args:
       width: factor on every channel count; 1 is the published network.
-      batchnorm: BatchNorm before each ReLU, for training from random values (not in the paper).
+      train_batchnorm: BatchNorm before each ReLU, for training from random values; VGG16 has none.
       dropout: rate after fc6 and after fc7 (single values, not whole channels).
       frozen_stages: 0 trains all, 1 freezes blocks 1 and 2, 2 also block 3, 3 also block 4, 4 also
         block 5.
@@ -53,7 +53,7 @@ def vgg16_largefov(
     connected CRFs" (2015), DeepLab-CRF-LargeFOV; SEC's network definition.
     """
     image, x = caffe_picture(image, mean, "vgg16_largefov")
-    blocks = Vgg16Blocks(width, batchnorm, frozen_stages)
+    blocks = Vgg16Blocks(width, train_batchnorm, frozen_stages)
     features = {}
     for number in range(1, 6):
         x = blocks.block(x, number, dilation=2 if number == 5 else 1)
