@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from wsss_tf import ops
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
