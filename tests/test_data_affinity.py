@@ -15,7 +15,7 @@ from wsss_tf.data.affinity import (
     decode_probabilities,
     with_crf_maps,
 )
-from wsss_tf.data.source import file_source
+from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
 
 SIZES = [(30, 44), (21, 18), (40, 33)]
@@ -182,6 +182,14 @@ def test_turned_jpeg_has_the_size_that_it_is_shown_in(folder):
     paths = [folder / "a.jpg", folder / "b.png", folder / "c.png"]
     source = base_source(folder)
     source = file_source("own", "train", source.class_names, source.ids, source.labels, paths)
+    example = with_crf_maps(source, folder / "run").load(tf.constant(0))
+    assert example["image"].shape[:2] == example["crf_low"].shape[:2] == (30, 44)
+    # Maps are of the size that a picture is read at.
+    large = picture(0).transpose(1, 0, 2).repeat(2, 0).repeat(2, 1)
+    Image.fromarray(large).save(folder / "a.jpg", exif=exif)
+    with pytest.raises(UserError, match="its maps are 30 x 44, the image 'a' is 60 x 88"):
+        with_crf_maps(source.select([0]), folder / "run")
+    source = reduced_source(source.select([0]), 44)
     example = with_crf_maps(source, folder / "run").load(tf.constant(0))
     assert example["image"].shape[:2] == example["crf_low"].shape[:2] == (30, 44)
 

@@ -46,6 +46,30 @@ def voc_layout(tmp_path):
     return root
 
 
+def test_large_pictures_are_read_smaller(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in {"large": (64, 30), "wide": (7, 64), "small": (12, 20)}.items():
+        picture = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+        mask = np.zeros(size, np.uint8)
+        mask[: size[0] // 2] = 1
+        images.save_mask(tmp_path / f"SegmentationClass/{name}.png", mask)
+    (tmp_path / "image_labels.csv").write_text("image,labels\nlarge,cat\nwide,cat\nsmall,cat\n")
+    source = folder.folder_source(root=tmp_path, max_side=32)
+    load = loader(source)
+    large, small, wide = map(load, range(3))
+    sizes = [example["image"].shape[:2] for example in (large, small, wide)]
+    assert sizes == [(32, 15), (12, 20), (4, 32)]
+    assert [example["mask"].shape for example in (large, small, wide)] == sizes
+    blocks = np.asarray(Image.open(tmp_path / "large.png")).reshape(32, 2, 15, 2, 3)
+    np.testing.assert_array_equal(large["image"], np.round(blocks.mean((1, 3))))
+    assert np.flatnonzero(np.diff(large["mask"][:, 0].astype(int))).tolist() == [15]
+    np.testing.assert_array_equal(small["image"], np.asarray(Image.open(tmp_path / "small.png")))
+    assert source.without_masks().select([0]).max_side == 32
+    with pytest.raises(UserError, match="max_side = 0"):
+        folder.folder_source(root=tmp_path, max_side=0)
+
+
 def names_of(source):
     return [
         {name for name, present in zip(source.foreground_names, row) if present}

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from wsss_tf import png, run_folder
 from wsss_tf.data import transforms
-from wsss_tf.data.source import IGNORE
+from wsss_tf.data.source import IGNORE, reduced_size
 from wsss_tf.errors import UserError
 
 _STRIDE = 8  # of the network's features
@@ -188,4 +188,5 @@ def _image_size(source, position):
         width, height = picture.size
         orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
         is_turned = picture.format == "JPEG" and orientation in (5, 6, 7, 8)
-    return (width, height) if is_turned else (height, width)
+    size = (width, height) if is_turned else (height, width)
+    return size if source.max_side is None else tuple(reduced_size(size, source.max_side).numpy())

@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 
 from wsss_tf import images
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.source import IGNORE, file_source, reduced_source
 from wsss_tf.errors import UserError
 from wsss_tf.picture_files import SUFFIXES, find_files, find_pictures
 
@@ -19,7 +19,7 @@ LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"
 
 
-def folder_source(split="all", root=None, require_labels=False):
+def folder_source(split="all", root=None, require_labels=False, max_side=None):
     """Return a split of a folder of images with labels, masks, or both.
 
         ROOT/JPEGImages/          .jpg, .jpeg or .png; or the images are in ROOT itself
@@ -35,6 +35,8 @@ def folder_source(split="all", root=None, require_labels=False):
       root: the folder.
       require_labels: refuse a split with an image that shows no class: weak training learns nothing
         from it.
+      max_side: long side, pixels, that larger pictures and their masks are read at; None for their
+        own sizes. What is made from them (maps, labels, scores) has the size that they are read at.
 
     Returns:
       `data.source.Source`. Its classes are those of class_names.txt; if the first is "background",
@@ -77,7 +79,7 @@ def folder_source(split="all", root=None, require_labels=False):
                 f"{_and_more(without)}, but training needs one; give it a row in {LABEL_FILE} or "
                 "leave it out."
             )
-    return file_source(
+    source = file_source(
         name=root.resolve().name,
         split=split,
         class_names=class_names,
@@ -86,6 +88,7 @@ def folder_source(split="all", root=None, require_labels=False):
         image_paths=[image_files[image_id] for image_id in ids],
         mask_paths=mask_paths,
     )
+    return source if max_side is None else reduced_source(source, max_side)
 
 
 def training_folder(root):

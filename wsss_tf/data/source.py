@@ -30,6 +30,7 @@ class Source:
       has_masks: whether `read` gives masks.
       paths: image file per id, for messages; None where there are no files.
       mask_paths: likewise of the masks, "" where an image has none.
+      max_side: long side, pixels, that larger pictures are read at; None for their own sizes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     has_masks: bool
     paths: tuple | None = None
     mask_paths: tuple | None = None
+    max_side: int | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -156,6 +158,38 @@ def file_source(
         paths=image_paths,
         mask_paths=mask_paths,
     )
+
+
+def reduced_source(source, max_side):
+    """Return the same split with pictures, and masks, of a long side of at most `max_side` pixels.
+
+    Of larger pictures the mean colour of each new pixel's area is taken as they are read (a tenth
+    of a bicubic filter's time), of masks the nearest pixel. Files are left as they are.
+    """
+    if max_side < 1:
+        raise UserError(f"{source.name}: max_side = {max_side}; give at least 1 pixel.")
+
+    def read(index):
+        example = dict(source.read(index))
+        size = reduced_size(tf.shape(example["image"])[:2], max_side)
+        image = tf.image.resize(example["image"], size, "area")
+        example["image"] = tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), [None, None, 3])
+        if "mask" in example:
+            # By its own size: that of another picture is not to be brought to this one's.
+            mask = example["mask"][:, :, None]
+            size = reduced_size(tf.shape(mask)[:2], max_side)
+            example["mask"] = tf.image.resize(mask, size, "nearest")[:, :, 0]
+        return example
+
+    return dataclasses.replace(source, read=read, max_side=max_side)
+
+
+def reduced_size(size, max_side):
+    """Return (height, width), int32 [2], with a long side of at most `max_side`, rounded."""
+    size = tf.cast(size, tf.int64)
+    longest = tf.reduce_max(size)
+    bound = tf.minimum(longest, max_side)
+    return tf.cast(tf.maximum((2 * size * bound + longest) // (2 * longest), 1), tf.int32)
 
 
 def loader(source):

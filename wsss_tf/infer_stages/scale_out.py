@@ -60,7 +60,7 @@ def pictures(source, pattern):
       without wildcards, without suffix; class_ids are mask values where the split has labels.
 
     Raises:
-      UserError: no file, two of one id, or a split that does not lie in files.
+      UserError: no file, two of one id, or a split that does not lie in files as it is read.
     """
     from wsss_tf.inference import beam_labels
 
@@ -68,6 +68,11 @@ def pictures(source, pattern):
         return [(*picture, None) for picture in beam_labels.match_pictures(pattern)]
     if source.paths is None:
         raise UserError(f"{source.name}: is not made of files, which --runner needs.")
+    if source.max_side is not None:
+        raise UserError(
+            "--runner reads pictures at their own size; give the size that they are read at as "
+            "None: --gin_bindings=folder_source.max_side=None."
+        )
     labelled = bool(source.labels.any())
     class_ids = [(row.nonzero()[0] + 1).tolist() if labelled else None for row in source.labels]
     return list(zip(source.ids, source.paths, class_ids))
