@@ -202,7 +202,7 @@ def test_weights_from_imagenet_count(monkeypatch):
     assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
 
 
-@pytest.mark.parametrize("name", ["seam", "seam_small"])
+@pytest.mark.parametrize("name", ["seam", "seam_small", "photos"])
 def test_shipped_pipelines(name, tmp_path):
     few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
     files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
@@ -219,6 +219,33 @@ def test_shipped_pipelines(name, tmp_path):
     head = pathlib.Path(f"gin/pipelines/{name}.gin").read_text().split("from __gin__")[0]
     assert "python -m wsss_tf.pipeline" in head
     assert "Reported" in head
+
+
+def test_pipelines_say_powers_or_thresholds():
+    seam = load_pipeline(["gin/pipelines/seam.gin"], [])
+    assert (seam.crf_powers, seam.background_power) == ((4, 24), 6)
+    assert (seam.crf_thresholds, seam.walk_threshold) == (None, None)
+    photos = load_pipeline(["gin/pipelines/photos.gin"], [])
+    assert (photos.crf_powers, photos.background_power) == (None, None)
+    low, high = photos.crf_thresholds
+    recipe = recipe_lib.load(photos.cam_recipe)
+    assert low < recipe.background_threshold < high
+    assert low < photos.walk_threshold < high
+
+
+def test_an_overlay_changes_the_backbone_of_every_network_of_photos(pictures):
+    settings = recipe_lib.with_folder(
+        pictures, ["gin/pipelines/photos.gin", "gin/backbone/efficientnet_lite2.gin"], []
+    )
+    stages = inputs(make_of(settings))
+    for name in TRAINED:
+        gin.clear_config()
+        gin.parse_config(stages[name]["settings"])
+        assert gin.query_parameter("efficientnet_lite.size") == "lite2"
+        assert gin.query_parameter("folder_source.max_side") == 384  # and so is the size's overlay
+    assert "seam_network.backbone = @efficientnet_lite" in stages["cam"]["settings"]
+    assert "affinity_network.backbone = @efficientnet_lite" in stages["affinity"]["settings"]
+    assert "deeplab_network.backbone = @efficientnet_lite" in stages["segmentation"]["settings"]
 
 
 # === Mistakes ===

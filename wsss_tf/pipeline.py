@@ -1,6 +1,6 @@
 """From image labels to a segmentation network and a SavedModel: every stage of a pipeline.
 
-  python -m wsss_tf.pipeline --gin_file=gin/pipelines/seam_small.gin --data=FOLDER --run_dir=RUN
+  python -m wsss_tf.pipeline --gin_file=gin/pipelines/photos.gin --data=FOLDER --run_dir=RUN
 
 The first --gin_file is the pipeline. Further ones, such as data sets, and --gin_bindings are for
 the recipes of all its stages; a binding for one of them begins with its name, as
@@ -60,6 +60,7 @@ def main():
     run_stages(run_dir, stages, _DRY_RUN.value)
     if len(stages) == len(names) and not _DRY_RUN.value:
         print("\n" + (run_dir / "results.md").read_text(encoding="utf-8"))
+        print(f"masks of the pictures: {run_dir / 'affinity' / 'pseudo_labels'}")
         print(f"SavedModel: {run_dir / 'export'}\nreport: {run_dir / 'report.html'}")
 
 

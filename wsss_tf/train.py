@@ -1,7 +1,6 @@
 """Train a recipe, or go on with a run that was interrupted.
 
   python -m wsss_tf.train --gin_file=gin/seam.gin --gin_file=gin/data/shapes.gin --run_dir=RUN
-
   python -m wsss_tf.train --gin_file=gin/seam.gin --data=FOLDER --run_dir=RUN
 
 Later --gin_file override earlier ones, and --gin_bindings override them all. The same command
