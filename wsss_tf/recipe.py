@@ -191,7 +191,7 @@ _MOVED = {
     "affinity_network": ("width", "train_batchnorm", "freeze_stem", "dropout"),
     "affinity_step": ("radius",),
     "deeplab_network": ("width", "freeze_batchnorm", "freeze_stem"),
-    "sec_network": ("width", "batchnorm"),
+    "sec_network": ("width", "batchnorm", "dropout"),
     "foreground_network": ("width", "batchnorm"),
     "background_network": ("width", "batchnorm"),
 }
