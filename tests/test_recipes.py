@@ -7,7 +7,7 @@ import pytest
 
 from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
-from wsss_tf.models import deeplab
+from wsss_tf.models import affinitynet, deeplab
 from wsss_tf.models.seam import NEW_LAYERS
 from wsss_tf.training.initial_weights import load_initial_weights
 
@@ -151,6 +151,32 @@ def test_shipped_weights_fit_the_small_network(method, size, new_layers):
     assert unused == []
     assert {name.split("/")[-2] for name in missing} == new_layers
     assert len(loaded) + len(missing) == len([v for v in net.variables if "seed" not in v.path])
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "new_layers"),
+    [
+        ("seam", "photos", NEW_LAYERS),
+        ("cam", "photos", ("fc8",)),
+        ("affinity", "photos_affinity", affinitynet.NEW_LAYERS),
+        ("deeplab", "photos_deeplab", deeplab.NEW_LAYERS),
+    ],
+)
+def test_sizes_for_photographs(method, size, new_layers):
+    backbone = "gin/backbone/efficientnet_lite0.gin"
+    recipe = recipe_lib.load([f"gin/{method}.gin", backbone, f"gin/size/{size}.gin"])
+    assert recipe.initial_weights == "imagenet"
+    assert recipe.steps is None
+    assert recipe.postprocess is None
+    optimizer = recipe.optimizer(total_steps=9)
+    net = recipe.network(num_classes=3)
+    rates = {v.path: optimizer._rule(v.path)[0] for v in net.trainable_variables}
+    fast = {path.split("/")[-2] for path, rate in rates.items() if rate > 5}
+    assert set(new_layers) <= fast <= {*NEW_LAYERS, *new_layers}
+    # BatchNorm of the backbone is frozen, and so is its first part.
+    assert not any("lite" in path and "gamma" in path for path in rates)
+    assert not any("lite_stem" in path for path in rates)
+    assert any("lite_head" in path for path in rates)
 
 
 @pytest.mark.parametrize(
