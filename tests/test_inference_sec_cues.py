@@ -215,7 +215,8 @@ def test_maps_of_other_grids_are_brought_to_the_networks():
     index = sec_cues.cues_of_maps(heat, finer, np.zeros(3), background_share=0.15)
     assert index.shape == (5, 7)
     assert (index[1:3, 3] == 0).all()
-    assert sec_cues.cues_of_maps(heat, finer, labels, size=(3, 4)).shape == (3, 4)
+    for present in (labels, np.zeros(3)):
+        assert sec_cues.cues_of_maps(heat, finer, present, size=(3, 4)).shape == (3, 4)
 
 
 def test_other_networks_are_refused():

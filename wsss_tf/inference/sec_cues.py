@@ -211,7 +211,7 @@ def cues_of_maps(heat, gradient, labels, foreground_share=0.2, background_share=
     """
     size = heat.shape[:2] if size is None else tuple(size)
     present = np.flatnonzero(labels)
-    masks = foreground_masks(_on_grid(heat[..., present], size), foreground_share)
+    masks = foreground_masks(_on_grid(heat, size)[..., present], foreground_share)
     strength = _on_grid(saliency(gradient)[..., None], size)[..., 0]
     return merge(background_mask(strength, background_share), present + 1, masks)
 
