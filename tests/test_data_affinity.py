@@ -145,7 +145,9 @@ def test_colours_change_and_labels_do_not(folder):
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ValueError, match="crop_size = 100; it must be a multiple of 8"):
+    with pytest.raises(
+        ValueError, match="crop_size = 100; it must be a multiple of the labels' stride, 8"
+    ):
         affinity_augmentation(100)
 
 

@@ -1,5 +1,6 @@
 """The random walk: the official numbers, what it must leave alone, and pictures of any size."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,9 +8,11 @@ import tensorflow as tf
 from wsss_tf import images, ops, run_folder
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
+from wsss_tf.infer_stages.walk import load_affinity
 from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF, dense_crf
 from wsss_tf.inference.random_walk import (
-    PairAffinity,
+    Grid,
+    PictureAffinity,
     label_by_walk,
     pair_indices,
     pooled_scores,
@@ -17,6 +20,7 @@ from wsss_tf.inference.random_walk import (
     walk,
     walk_source,
 )
+from wsss_tf.layers.pair_affinity import PairAffinity
 
 
 def close(actual, expected, atol=1e-5):
@@ -72,7 +76,7 @@ def test_labels_are_the_official_ones(walked):
     close(ops.resize_bilinear(data["walked"][None], (96, 104), False)[0], data["up"], atol=2e-6)
     image = np.zeros((90, 101, 3), np.uint8)
     class_ids = data["cam_classes"] + 1
-    label = label_by_walk(image, class_ids, data["cams"], affinity, (12, 13, 5))
+    label = label_by_walk(image, class_ids, data["cams"], affinity, Grid(12, 13, 5, 8))
     assert label.dtype == np.uint8
     np.testing.assert_array_equal(label, data["pred"])
     assert set(np.unique(label)) == {0, 3, 15}
@@ -125,17 +129,18 @@ def test_classes_can_be_permuted(walked):
     data, affinity = walked
     cams = np.stack([*data["cams"], data["cams"][0] * 0.8])
     image = np.zeros((90, 101, 3), np.uint8)
-    label = label_by_walk(image, [2, 5, 9], cams, affinity, (12, 13, 5))
+    grid = Grid(12, 13, 5, 8)
+    label = label_by_walk(image, [2, 5, 9], cams, affinity, grid)
     order = [2, 0, 1]
     ids = np.array([2, 5, 9])[order]
-    permuted = label_by_walk(image, ids, cams[order], affinity, (12, 13, 5))
+    permuted = label_by_walk(image, ids, cams[order], affinity, grid)
     np.testing.assert_array_equal(permuted, label)
 
 
 def test_picture_without_classes_is_background():
     image = np.zeros((20, 30, 3), np.uint8)
-    grid = (3, 4, 1)
-    label = label_by_walk(image, [], np.zeros((0, 20, 30)), random_affinity(grid), grid)
+    affinity = random_affinity((3, 4, 1))
+    label = label_by_walk(image, [], np.zeros((0, 20, 30)), affinity, Grid(3, 4, 1, 8))
     assert label.shape == (20, 30)
     assert not label.any()
 
@@ -145,7 +150,7 @@ def test_crf_runs_on_the_padded_picture(walked):
     data, affinity = walked
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 101, 3), dtype=np.uint8)
-    grid = (12, 13, 5)
+    grid = Grid(12, 13, 5, 8)
     label = label_by_walk(image, [3, 15], data["cams"], affinity, grid, crf=RANDOM_WALK_CRF)
     padded = np.tile(np.uint8([123, 116, 103]), (96, 104, 1))
     padded[:90, :101] = image
@@ -155,21 +160,24 @@ def test_crf_runs_on_the_padded_picture(walked):
     assert (label != data["pred"]).any()
 
 
-class ColourFeatures:
-    """Stands for the network: mean colours of 8 x 8 blocks, alike within a region."""
+def colour_network(stride=8, radius=5):
+    """Stands for the network: mean colours of blocks, alike within a region."""
+    image = keras.Input((None, None, 3))
+    features = keras.layers.AveragePooling2D(stride)(image)
+    affinity = PairAffinity(radius, name="affinity")(features)
+    return keras.Model(image, {"features": features, "affinity": affinity})
 
-    def __call__(self, x, training):
-        return {"features": tf.nn.avg_pool2d(x, 8, 8, "SAME")}
 
-
-COMPUTE = PairAffinity(ColourFeatures())
+COMPUTE = PictureAffinity(colour_network())
 
 
 @pytest.mark.parametrize("size", [(37, 61), (1, 1), (3, 90), (96, 104), (8, 130)])
 def test_pictures_of_any_size(size):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    affinities, (height, width, radius) = COMPUTE(pictures)
+    affinities, grid = COMPUTE(pictures)
+    height, width, radius, stride = grid
+    assert stride == 8
     assert (height, width) == (-(-size[0] // 8), -(-size[1] // 8))
     start, end = pair_indices(height, width, radius)
     assert affinities.shape == (2, *end.shape)
@@ -179,8 +187,19 @@ def test_pictures_of_any_size(size):
     expected = np.exp(-np.abs(features[:, end] - features[:, start[None]]).mean(-1))
     close(affinities, expected)
     cams = rng.random((2, *size))
-    label = label_by_walk(pictures[0], [1, 4], cams, affinities[0], (height, width, radius))
+    label = label_by_walk(pictures[0], [1, 4], cams, affinities[0], grid)
     assert label.shape == size
+
+
+def test_stride_and_radius_are_the_networks():
+    image = picture_of_two_regions((70, 200), 0)
+    affinities, grid = PictureAffinity(colour_network(stride=16, radius=2))(image[None])
+    assert grid == Grid(5, 13, 2, 16)
+    assert affinities.shape == (1, len(ops.pair_offsets(2)), 4 * 11)
+    cams = 0.9 * right_half(70, 200)[None]
+    label = label_by_walk(image, [3], cams, affinities[0], grid)
+    assert label.shape == (70, 200)
+    assert ((label == 3) == right_half(70, 200)).mean() > 0.9
 
 
 def picture_of_two_regions(size, seed):
@@ -245,3 +264,14 @@ def test_missing_cams_are_named(source, tmp_path):
     (tmp_path / "cam_run/cams/c.npz").unlink()
     with pytest.raises(UserError, match=r"1 of 3 images of split 'all' .*c\.npz"):
         walk_source(None, source, tmp_path / "cam_run", tmp_path / "out")
+
+
+def test_affinity_run_of_an_earlier_version_is_refused(tmp_path):
+    net = colour_network()
+    old = keras.Model(net.input, {"features": net.output["features"]})
+    (tmp_path / "checkpoints").mkdir()
+    old.save(tmp_path / "checkpoints/last.keras")
+    with pytest.raises(UserError, match=r"--affinity_run=.* train gin/affinity\.gin again"):
+        load_affinity(tmp_path)
+    net.save(tmp_path / "checkpoints/last.keras")
+    assert load_affinity(tmp_path).layer.radius == 5

@@ -18,8 +18,8 @@ def close(actual, expected, atol=1e-5):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
 
 
-def golden_features(data):
-    """Return the head's features with the golden kernels."""
+def golden_outputs(data):
+    """Return the head's outputs with the golden kernels."""
     inputs = {
         stage: keras.Input((None, None, data[name].shape[-1]), name=stage)
         for stage, name in FEATURES.items()
@@ -34,8 +34,10 @@ def golden_features(data):
 @pytest.mark.parametrize("file", ["psa_affinity_0", "psa_affinity_1"])
 def test_features_and_affinities_are_the_official_ones(golden, file):
     data = golden(file)
-    features = golden_features(data)
+    outputs = golden_outputs(data)
+    features = outputs["features"]
     close(features, data["feature"])
+    close(outputs["affinity"], data["aff"])
     radius = ops.search_radius(*features.shape[1:3])
     assert radius == data["radius"]
     close(ops.pairwise_affinity(features, radius), data["aff"])

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from wsss_tf import ops
 from wsss_tf.backbones.resnet38 import _Blocks
+from wsss_tf.errors import UserError
 from wsss_tf.models.affinitynet import NEW_LAYERS, affinity_head
 from wsss_tf.training.affinity import affinity_step
 from wsss_tf.training.optimizer import poly_adam, poly_sgd
@@ -22,7 +23,7 @@ def tiny_network():
     x, side = blocks.residual(x, "b4", 16, 32, 2, (1, 2))
     features = {"stage2": blocks.norm_relu(x, "bn4"), "stage3": blocks.norm_relu(x, "bn5")}
     features["stage4"] = blocks.norm_relu(x, "bn7")
-    return keras.Model(image, {"features": affinity_head(features, (16, 16, 16))})
+    return keras.Model(image, affinity_head(features, (16, 16, 16)))
 
 
 def tiny_batch(rows=6, columns=10):
@@ -100,8 +101,9 @@ def test_gradient_reaches_the_backbone():
 
 def test_labels_of_another_size_are_refused():
     batch, step = tiny_batch(), affinity_step(tiny_network())
-    batch["affinity_labels"] = batch["affinity_labels"][:, :, :9]
-    with pytest.raises(ValueError, match=r"\(4, 6, 10, 48\) and labels \(4, 6, 9\)"):
+    batch["affinity_labels"] = batch["affinity_labels"][:, ::2, ::2]
+    message = r"features are 6 x 10, its labels 3 x 5 .* affinity_augmentation\.stride = 8\."
+    with pytest.raises(UserError, match=message):
         step.loss_terms(batch)
 
 

@@ -134,6 +134,26 @@ def resize_bicubic(pictures, size):
     return tf.cond(tf.reduce_all(old == size), lambda: pictures, resized)
 
 
+def limit_side(pictures, max_side):
+    """Reduce 8-bit pictures whose longer side is above a limit to that limit, by `resize_bicubic`.
+
+    Args:
+      pictures: uint8 [..., H, W, 3], with or without a batch dimension.
+      max_side: pixels; None for no limit.
+
+    Returns:
+      uint8 [..., h, w, 3]: the shorter side is round(short * max_side / long), half to even, and at
+      least 1; the very values of `pictures` if they are not too long.
+    """
+    if max_side is None:
+        return pictures
+    size = tf.shape(pictures)[-3:-1]
+    long_side = tf.cast(tf.reduce_max(size), tf.float64)
+    scale = tf.minimum(max_side / long_side, 1.0)
+    limited = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
+    return resize_bicubic(pictures, tf.maximum(limited, 1))
+
+
 def resize_cubic(x, size):
     """Resize as OpenCV's INTER_CUBIC: a = -0.75, half-pixel centres, no antialiasing.
 

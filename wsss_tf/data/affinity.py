@@ -12,7 +12,6 @@ from wsss_tf.data import transforms
 from wsss_tf.data.source import IGNORE, reduced_size
 from wsss_tf.errors import UserError
 
-_STRIDE = 8  # of the network's features
 _NO_SCORE = 1e-5
 _ORIENTATION_TAG = 0x0112  # of Exif
 
@@ -73,33 +72,36 @@ def decode_probabilities(contents, size):
         return tf.transpose(tf.reshape(stack, [-1, size[0], size[1]]), [1, 2, 0])
 
 
-def affinity_augmentation(crop_size=448, jitter=0.3, hue=0.1, flip=True):
+def affinity_augmentation(crop_size=448, stride=8, jitter=0.3, hue=0.1, flip=True):
     """Return AffinityNet's training augmentation: pictures keep their size.
 
     Args:
-      crop_size: side of the square output, pixels, a multiple of 8; smaller pictures lie on a
-        black canvas (not the mean colour, as in SEAM's training).
+      crop_size: side of the square output, pixels, a multiple of `stride`; smaller pictures lie on
+        a black canvas (not the mean colour, as in SEAM's training).
+      stride: of the network's features, pixels.
       jitter, hue: as in `transforms.seam_augmentation`.
       flip: mirror half of the pictures.
 
     Returns:
       Function of (example, rng_seed int32 [2]) to the example with "image" float32 [crop_size,
       crop_size, 3], normalised, and instead of the CRF's maps "affinity_labels" uint8
-      [crop_size / 8, crop_size / 8], see `confident_labels`.
+      [crop_size / stride, crop_size / stride], see `confident_labels`.
 
     Raises:
       ValueError: an argument out of range.
 
     Source: AffinityNet, official `train_aff.py` and `voc12/data.py`.
     """
-    if crop_size % _STRIDE:
-        raise ValueError(f"crop_size = {crop_size}; it must be a multiple of {_STRIDE}.")
+    if crop_size % stride:
+        raise ValueError(
+            f"crop_size = {crop_size}; it must be a multiple of the labels' stride, {stride}."
+        )
     steps = [_stack, transforms.random_crop(crop_size), _unstack, transforms.normalize]
     if jitter or hue:
         steps.insert(0, transforms.color_jitter(jitter, hue))
     if flip:
         steps.insert(steps.index(_unstack), transforms.random_flip)
-    return transforms.compose(*steps, _label)
+    return transforms.compose(*steps, _label(stride))
 
 
 def _stack(example, rng_seed=None):
@@ -114,27 +116,31 @@ def _unstack(example, rng_seed=None):
     return {**example, "image": image, "crf_low": low, "crf_high": high}
 
 
-def _label(example, rng_seed=None):
-    example = dict(example)
-    low, high = example.pop("crf_low"), example.pop("crf_high")
-    return {**example, "affinity_labels": confident_labels(low, high)}
+def _label(stride):
+    def label(example, rng_seed=None):
+        example = dict(example)
+        low, high = example.pop("crf_low"), example.pop("crf_high")
+        return {**example, "affinity_labels": confident_labels(low, high, stride)}
+
+    return label
 
 
-def confident_labels(low, high):
-    """Return what the CRF is sure of, at the network's output stride of 8.
+def confident_labels(low, high, stride=8):
+    """Return what the CRF is sure of, at the network's output stride.
 
     Args:
       low, high: [H, W, P + 1] marginals with a low and a high power of the background score,
-        background first; all zero outside of the picture. H and W are multiples of 8.
+        background first; all zero outside of the picture.
+      stride: pixels; H and W are multiples of it.
 
     Returns:
-      uint8 [H / 8, W / 8]: 0 for background (with a high power, which leaves it a low score), the
-      position 1..P of a class in the maps (its score beats even a low power's background), 255
-      where neither is so or no picture is.
+      uint8 [H / stride, W / stride]: 0 for background (with a high power, which leaves it a low
+      score), the position 1..P of a class in the maps (its score beats even a low power's
+      background), 255 where neither is so or no picture is.
 
     Source: AffinityNet, section 3.3; official `ExtractAffinityLabelInRadius` and its data set.
     """
-    low, high = _pooled(low), _pooled(high)
+    low, high = _pooled(low, stride), _pooled(high, stride)
     low_label = tf.cast(tf.argmax(low, axis=-1), tf.uint8)
     is_background = tf.argmax(high, axis=-1) == 0
     has_no_score = tf.reduce_max(tf.concat([low, high], -1), axis=-1) < _NO_SCORE
@@ -145,10 +151,10 @@ def confident_labels(low, high):
     return tf.where(has_no_score, ignore, label)
 
 
-def _pooled(maps):
-    """Return the means of blocks of 8 x 8 pixels."""
+def _pooled(maps, stride):
+    """Return the means of square blocks."""
     height, width = maps.shape[:2]
-    blocks = [height // _STRIDE, _STRIDE, width // _STRIDE, _STRIDE, -1]
+    blocks = [height // stride, stride, width // stride, stride, -1]
     return tf.reduce_mean(tf.reshape(maps, blocks), axis=[1, 3])
 
 

@@ -87,7 +87,7 @@ def load(run_dir, checkpoint, maps, affinity_run):
       affinity_run: run folder of AffinityNet, or None.
 
     Returns:
-      (function of pictures to maps, `PairAffinity` or None).
+      (function of pictures to maps, `PictureAffinity` or None).
     """
     # Sets up TensorFlow as in a command, before it is imported; a worker is none.
     import wsss_tf.command  # noqa: F401

@@ -59,20 +59,25 @@ def check_output(run_dir, output):
 
 
 def load_affinity(run):
-    """Return `inference.random_walk.PairAffinity` of a run; None for None.
+    """Return `inference.random_walk.PictureAffinity` of a run; None for None.
 
     Raises:
-      UserError: it is not a run of gin/affinity.gin.
+      UserError: it is not a run of gin/affinity.gin, or one of an earlier version.
     """
     if run is None:
         return None
     from wsss_tf import recipe as recipe_lib
-    from wsss_tf.inference.random_walk import PairAffinity
+    from wsss_tf.inference.random_walk import PictureAffinity
 
     net = recipe_lib.load_network(run)
     if "features" not in net.output:
         raise UserError(f"--affinity_run={run}: is no run of gin/affinity.gin.")
-    return PairAffinity(net, recipe_lib.load_run(run).step(net).radius)
+    if "affinity" not in net.output:
+        raise UserError(
+            f"--affinity_run={run}: its network does not know the radius of its pairs, as that of "
+            "an earlier version; train gin/affinity.gin again."
+        )
+    return PictureAffinity(net)
 
 
 def options(recipe):

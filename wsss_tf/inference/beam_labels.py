@@ -71,7 +71,7 @@ class Labeller:
 
     Args:
       compute: `multi_scale_cam.MultiScaleCam` or `grad_cam.GradCam`.
-      affinity: `random_walk.PairAffinity`; None for no random walk.
+      affinity: `random_walk.PictureAffinity`; None for no random walk.
       options: `LabelOptions`.
     """
 

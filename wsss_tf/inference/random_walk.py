@@ -1,6 +1,7 @@
 """A random walk of class scores between pixels that AffinityNet finds alike: pseudo labels."""
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -13,43 +14,54 @@ from wsss_tf.inference.cam_crf import WALK_POWER, background_score
 from wsss_tf.inference.dense_crf import dense_crf
 from wsss_tf.inference.label import batches_of_equal_size
 
-STRIDE = 8
+# Side of a picture whose map tells a network's stride.
+_PROBE = 448
 # What the official code has for the mean colour once it is 8 bits again.
 _MEAN_COLOUR = np.floor(255 * np.float32(ops.IMAGENET_MEAN)).astype(np.uint8)
 
 
-class PairAffinity:
+class Grid(NamedTuple):
+    """The map of a picture's affinities: its size, the radius of its pairs, and its stride."""
+
+    height: int
+    width: int
+    radius: int
+    stride: int
+
+
+class PictureAffinity:
     """Affinities of neighbouring pixels, for batches of pictures of any size.
 
     Args:
-      net: `models.affinitynet.affinity_network`.
-      radius: as it was trained with, pixels of the feature map; less on smaller maps.
+      net: `models.affinitynet.affinity_network`, which knows its radius and its stride.
 
     Call: `compute(pictures uint8 [B, H, W, 3])` returns `affinity` float32 [B, O, M] (as
-    `ops.pairwise_affinity`) and (h, w, radius) of the map, h = ceil(H / 8) and w = ceil(W / 8):
-    pictures are padded to the right and below, with the mean colour.
+    `ops.pairwise_affinity`) and its `Grid`, h = ceil(H / stride) and w = ceil(W / stride): pictures
+    are padded to the right and below, with the mean colour.
     """
 
-    def __init__(self, net, radius=5):
+    def __init__(self, net):
         self.net = net
-        self.radius = radius
+        self.layer = net.get_layer("affinity")
+        self.stride = _PROBE // net.compute_output_shape((1, _PROBE, _PROBE, 3))["features"][1]
         self._functions = {}
 
     def __call__(self, pictures):
         """See the class."""
-        height, width = (-(-n // STRIDE) for n in pictures.shape[1:3])
-        radius = ops.search_radius(height, width, self.radius)
+        height, width = (-(-n // self.stride) for n in pictures.shape[1:3])
+        radius = self.layer.radius_on(height, width)
         if radius not in self._functions:  # a radius sets the shape of the graph, sizes do not
             self._functions[radius] = self._function(radius)
-        return self._functions[radius](tf.convert_to_tensor(pictures)), (height, width, radius)
+        affinity = self._functions[radius](tf.convert_to_tensor(pictures))
+        return affinity, Grid(height, width, radius, self.stride)
 
     def _function(self, radius):
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
         def affinity(pictures):
-            spare = -tf.shape(pictures)[1:3] % STRIDE
+            spare = -tf.shape(pictures)[1:3] % self.stride
             padding = [[0, 0], [0, spare[0]], [0, spare[1]], [0, 0]]
             padded = tf.pad(ops.normalize_image(pictures), padding)
-            return ops.pairwise_affinity(self.net(padded, training=False)["features"], radius)
+            return self.layer(self.net(padded, training=False)["features"], radius=radius)
 
         return affinity
 
@@ -68,7 +80,7 @@ def transition_matrix(affinity, height, width, radius, affinity_power=8.0):
     """Return where a walker goes in one step, from the affinities of one picture.
 
     Args:
-      affinity: [O, M] as `PairAffinity` gives.
+      affinity: [O, M] as `PictureAffinity` gives.
       height, width, radius: of the map.
       affinity_power: beta in the paper; higher powers leave fewer ways.
 
@@ -120,23 +132,24 @@ def walk(scores, transition, steps=64):
     return walked.reshape(height, width, classes)
 
 
-def pooled_scores(cams, background_power=WALK_POWER):
+def pooled_scores(cams, background_power=WALK_POWER, stride=8):
     """Return what the walk starts from, at the network's stride.
 
     Args:
       cams: [P, H, W] in [0, 1].
       background_power: alpha of `cam_crf.background_score`.
+      stride: pixels.
 
     Returns:
-      float32 [ceil(H / 8), ceil(W / 8), P + 1]: means over 8 x 8 pixels of background and classes;
-      beyond the picture's right and lower edge both are zero.
+      float32 [ceil(H / stride), ceil(W / stride), P + 1]: means over stride x stride pixels of
+      background and classes; beyond the picture's right and lower edge both are zero.
     """
     background = background_score(cams, background_power)
     scores = np.concatenate([background[None], np.asarray(cams, np.float32)])
-    spare = [-n % STRIDE for n in scores.shape[1:]]
+    spare = [-n % stride for n in scores.shape[1:]]
     scores = np.pad(scores, [(0, 0), (0, spare[0]), (0, spare[1])])
     classes, height, width = scores.shape
-    blocks = scores.reshape(classes, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    blocks = scores.reshape(classes, height // stride, stride, width // stride, stride)
     return blocks.mean(axis=(2, 4)).transpose(1, 2, 0)
 
 
@@ -157,7 +170,7 @@ def label_by_walk(
       image: uint8 [H, W, 3].
       class_ids: int [P], mask values, ascending.
       cams: [P, H, W] in [0, 1].
-      affinity: [O, M], and `grid` (h, w, radius): of the picture, as `PairAffinity` gives.
+      affinity, grid: [O, M] and its `Grid`, as `PictureAffinity` gives them of the picture.
       background_power, affinity_power, steps: as in the functions above; SEAM's by default
         (AffinityNet's own are 16, 8 and 256).
       crf: `dense_crf.CrfParameters` to refine the walked scores with, such as RANDOM_WALK_CRF; None
@@ -170,9 +183,9 @@ def label_by_walk(
     Source: official `infer_aff.py`.
     """
     height, width = image.shape[:2]
-    transition = transition_matrix(affinity, *grid, affinity_power)
-    walked = walk(pooled_scores(cams, background_power), transition, steps)
-    size = (STRIDE * grid[0], STRIDE * grid[1])
+    transition = transition_matrix(affinity, *grid[:3], affinity_power)
+    walked = walk(pooled_scores(cams, background_power, grid.stride), transition, steps)
+    size = (grid.stride * grid.height, grid.stride * grid.width)
     scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
     if crf is not None:
         padded = np.empty((*size, 3), np.uint8)
@@ -198,7 +211,7 @@ def walk_source(
     """Write `pseudo_labels/<id>.png` for every image of a source.
 
     Args:
-      compute: `PairAffinity`.
+      compute: `PictureAffinity`.
       source: `data.source.Source`.
       cam_run: folder with `cams/`, a `pathlib.Path`.
       output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
