@@ -91,6 +91,7 @@ def test_random_walk_of_a_folder_of_pictures(folder, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.png")
     Image.fromarray(rng.integers(0, 255, (1, 30, 3), dtype=np.uint8)).save(tmp_path / "in/b.png")
+    Image.fromarray(rng.integers(0, 255, (90, 67, 3), dtype=np.uint8)).save(tmp_path / "in/c.png")
     ok(
         "infer",
         f"--run_dir={folder / 'cam'}",
@@ -98,12 +99,17 @@ def test_random_walk_of_a_folder_of_pictures(folder, tmp_path):
         f"--output={tmp_path / 'out'}",
         "--label_threshold=0",
         "--scales=1",
+        "--max_side=48",
+        "--crf",
         "--random_walk",
         f"--affinity_run={folder / 'affinity'}",
     )
     assert images.load_mask(tmp_path / "out/pseudo_labels/a.png").shape == (37, 45)
     assert images.load_mask(tmp_path / "out/pseudo_labels/b.png").shape == (1, 30)
+    assert images.load_mask(tmp_path / "out/pseudo_labels/c.png").shape == (90, 67)
     assert (tmp_path / "out/cam_stage/cams/a.npz").is_file()
+    ids, probs = png.load_probabilities(tmp_path / "out/cam_stage/crf_high/c.png")
+    assert probs.shape == (90, 67, len(ids))
 
 
 def children(pid):
@@ -171,6 +177,10 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(run(*walk, f"--affinity_run={folder / 'cam'}"), "holds the labels of the CAMs")
     result = run(*walk, f"--affinity_run={folder / 'cam'}", f"--output={tmp_path}")
     user_error(result, "is no run of gin/affinity.gin")
+    binding = f"--gin_bindings=with_crf_maps.cam_run='{folder / 'cam'}'"
+    stride = "--gin_bindings=affinity_augmentation.stride=16"
+    result = run("train", *AFFINITY, binding, stride, f"--run_dir={tmp_path / 'a'}")
+    user_error(result, "affinity_augmentation.stride = 8")
     binding = f"--gin_bindings=with_crf_maps.cam_run='{tmp_path}'"
     result = run("train", *AFFINITY, binding, f"--run_dir={tmp_path / 'a'}")
     user_error(result, "24 of 24 files", "--crf")

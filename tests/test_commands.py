@@ -106,11 +106,13 @@ def test_export_gives_the_same_labels_without_the_package(run_dir, tmp_path):
         picture = rng.integers(0, 255, shape, dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / f"in/{name}.png")
     options = ["--scales=0.5,1", "--flip", "--background_threshold=0.3", "--label_threshold=0.4"]
+    options.append("--max_side=45")  # a is larger
     arguments = [f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", *options]
     out = ok("export", *arguments)
     assert f"SavedModel: {tmp_path / 'models/1'}" in out
     record = json.loads((tmp_path / "models/1/assets.extra/export.json").read_text())
     assert record["scales"] == [0.5, 1]
+    assert record["max_side"] == 45
     assert record["background_threshold"] == 0.3
     assert record["cam_output"] == "cam_rv"
     warmup = tmp_path / "models/1/assets.extra/tf_serving_warmup_requests"

@@ -108,7 +108,7 @@ def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
     for name, shape in (("a", (40, 52, 3)), ("b", (30, 21, 3))):
         picture = rng.integers(0, 255, shape, dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / f"in/{name}.png")
-    options = ["--flip", "--scales=0.5,1"]
+    options = ["--flip", "--scales=0.5,1", "--max_side=45"]  # a is larger
     out = ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", *options)
     assert "postprocess is not part" in out
     ok(

@@ -235,7 +235,7 @@ def test_batches_are_bounded_in_number_and_pixels(tmp_path, monkeypatch):
     predict = _Record([])
     predict_source(predict, source, tmp_path, batch_size=4)
     assert predict.shapes == [(4, 9, 12), (1, 9, 12), (2, 30, 30)]
-    monkeypatch.setattr("wsss_tf.inference.predict._MAX_PIXELS", 300)
+    monkeypatch.setattr("wsss_tf.inference.picture_batches._MAX_PIXELS", 300)
     predict = _Record([])
     predict_source(predict, source, tmp_path, batch_size=4, overwrite=True)
     assert predict.shapes == [(2, 9, 12), (2, 9, 12), (1, 9, 12), (1, 30, 30), (1, 30, 30)]

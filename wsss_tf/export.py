@@ -36,6 +36,13 @@ _BACKGROUND_THRESHOLD = flags.DEFINE_float(
 _LABEL_THRESHOLD = flags.DEFINE_float(
     "label_threshold", 0.5, "For CAMs: probability that makes a class present.", 0, 1
 )
+_MAX_SIDE = flags.DEFINE_integer(
+    "max_side",
+    None,
+    "Longer side, pixels, at which the network sees larger pictures; masks have their own size. "
+    "Default: the recipe's; 0 for no limit.",
+    0,
+)
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels", 2**24, "Larger pictures are refused, before they take the server's memory.", 1
 )
@@ -62,7 +69,8 @@ def main():
     net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
     class_names = recipe_lib.load_class_names(run_dir)
     make = _mask_model if recipe.predicts_masks else _cam_model
-    save, options = make(recipe, net, scales, run_dir)
+    limit = recipe.side_limit(_MAX_SIDE.value)
+    save, options = make(recipe, net, scales, limit, run_dir)
     with new_version(_OUTPUT.value, _VERSION.value) as version:
         save(version.path, class_names, _MAX_PIXELS.value)
         _write_warmup(version.path, sizes)
@@ -80,8 +88,9 @@ def _parse_size(text):
     return int(height), int(width)
 
 
-def _cam_model(recipe, net, scales, run_dir):
+def _cam_model(recipe, net, scales, max_side, run_dir):
     """Return the function that writes a SavedModel of CAMs, and its options by name."""
+    from wsss_tf.inference.limited_side import limited
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
     from wsss_tf.serving.saved_model import save_cam_model
 
@@ -90,12 +99,13 @@ def _cam_model(recipe, net, scales, run_dir):
     options = {
         "scales": list(scales),
         "flip": _FLIP.value,
+        "max_side": max_side,
         "cam_output": cam_output,
         "background_threshold": threshold,
         "background_threshold_from": origin,
         "label_threshold": _LABEL_THRESHOLD.value,
     }
-    compute = MultiScaleCam(net, cam_output, scales, _FLIP.value)
+    compute = limited(MultiScaleCam(net, cam_output, scales, _FLIP.value), max_side)
 
     def save(path, class_names, max_pixels):
         thresholds = threshold, _LABEL_THRESHOLD.value
@@ -115,8 +125,9 @@ def _background_threshold(recipe, run_dir):
     return metrics["best_background_threshold"], f"{path}, split {metrics.get('split')!r}"
 
 
-def _mask_model(recipe, net, scales, run_dir):
+def _mask_model(recipe, net, scales, max_side, run_dir):
     """Return the same for a network that predicts masks."""
+    from wsss_tf.inference.limited_side import limited
     from wsss_tf.serving.saved_model import save_mask_model
     from wsss_tf.stages import make_predictor
 
@@ -128,9 +139,11 @@ def _mask_model(recipe, net, scales, run_dir):
     options = {
         "scales": list(scales),
         "flip": _FLIP.value,
+        "max_side": max_side,
         "postprocess": "left out" if recipe.postprocess is not None else "none",
     }
     predictor = make_predictor(recipe, net, scales=scales, flip=_FLIP.value)
+    predictor = limited(predictor, max_side)
     return lambda *arguments: save_mask_model(predictor, *arguments), options
 
 

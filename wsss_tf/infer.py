@@ -41,6 +41,13 @@ _FLIP = flags.DEFINE_bool(
     "flip", None, "Add the mirrored picture; default: yes or, for masks, as the recipe says."
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which network to use.")
+_MAX_SIDE = flags.DEFINE_integer(
+    "max_side",
+    None,
+    "Longer side, pixels, at which larger pictures are labelled; what is written has their own "
+    "size. Default: the recipe's; 0 for no limit.",
+    0,
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
 _GIN_BINDINGS = flags.DEFINE_multi_string(
@@ -78,17 +85,22 @@ def main(runner_options):
             pictures,
             _OUTPUT.value,
             _OVERWRITE.value,
+            recipe.side_limit(_MAX_SIDE.value),
             runner_options,
         )
         return
     net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
     source, output = _source_and_output(recipe, run_dir, class_names)
-    work = {"batch_size": _BATCH_SIZE.value, "overwrite": _OVERWRITE.value}
+    work = {
+        "batch_size": _BATCH_SIZE.value,
+        "overwrite": _OVERWRITE.value,
+        "max_side": recipe.side_limit(_MAX_SIDE.value),
+    }
     if recipe.predicts_masks:
         masks.run(recipe, net, source, output, scales, _FLIP.value, **work)
         return
     compute = cams.make_maps(net, **cams.map_options(recipe, scales, _FLIP.value))
-    # Before hours of work; after the run's own recipe, which it replaces as what gin knows.
+    # Before hours of work.
     affinity = walk.load_affinity(affinity_run)
     walk_options = walk.options(recipe) if walk.is_wanted() else {}
     cams.run(recipe, compute, source, output, **work)

@@ -43,6 +43,8 @@ class Recipe:
         its strongest class. The background powers of the dense CRF and the random walk follow it.
       validation_images: how many validation images to score after each epoch, spread evenly; 0
         for no validation.
+      max_side: longer side, pixels, at which inference and validation see larger pictures; their
+        maps and masks have the pictures' own size. None for no limit.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
       weakly_supervised: train on image labels; masks are not even read.
@@ -80,6 +82,7 @@ class Recipe:
     cam_output: str | None = "cam_rv"
     background_threshold: float = 0.26
     validation_images: int = 100
+    max_side: int | None = None
     devices: object = "auto"
     precision: str = "float32"
     weakly_supervised: bool = True
@@ -90,6 +93,16 @@ class Recipe:
     deterministic: bool = False
     require_labels: bool = True
     skip_bad_images: bool = False
+
+    def __post_init__(self):
+        if self.max_side is not None and not (isinstance(self.max_side, int) and self.max_side > 0):
+            raise UserError(
+                f"Recipe.max_side = {self.max_side!r}; give pixels, or None for no limit."
+            )
+
+    def side_limit(self, max_side):
+        """Return the limit that `max_side` asks for: None is the recipe's, 0 is None."""
+        return self.max_side if max_side is None else max_side or None
 
     @property
     def predicts_masks(self):

@@ -12,6 +12,8 @@ from wsss_tf.data import checks, pipeline
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError
 from wsss_tf.inference.attention import find_attention
+from wsss_tf.inference.limited_side import limited
+from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.interop.imagenet import imagenet_weights
 from wsss_tf.training.devices import make_strategy
@@ -72,10 +74,16 @@ def train(recipe, run_dir, profile_steps=None):
         if recipe.predicts_masks:
             predictor = make_predictor(recipe, net, scales=(1.0,), flip=False)
             validate = make_mask_validation(
-                val_source, predictor, recipe.validation_images, find_attention(net)
+                val_source,
+                limited(predictor, recipe.max_side),
+                recipe.validation_images,
+                find_attention(net),
             )
         else:
-            validate = make_validation(val_source, net, recipe.cam_output, recipe.validation_images)
+            compute = MultiScaleCam(net, recipe.cam_output, scales=(1.0,), flip=False)
+            validate = make_validation(
+                val_source, limited(compute, recipe.max_side), recipe.validation_images
+            )
 
     if profile_steps is not None and profile_steps[0] > total_steps:
         raise UserError(f"--profile_steps begins with {profile_steps[0]}; there are {total_steps}.")

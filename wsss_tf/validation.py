@@ -7,18 +7,17 @@ from wsss_tf.evaluation import plots
 from wsss_tf.evaluation.confusion import Confusion, mean_iou, pixel_accuracy
 from wsss_tf.evaluation.threshold_sweep import Sweep
 from wsss_tf.inference.attention import attention_pictures, chosen_pixels
-from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 
 _PICTURES = 6
 
 
-def make_validation(source, net, output, num_images):
+def make_validation(source, compute, num_images):
     """Return the function that `training.callbacks.EndOfEpoch` calls after each epoch.
 
     Args:
       source: `data.source.Source` to validate on, with masks and a background class or without.
-      net: network under training.
-      output: the score maps to judge, as in `inference.multi_scale_cam`.
+      compute: function of pictures to maps, as `inference.multi_scale_cam.MultiScaleCam`, by the
+        network under training.
       num_images: how many images, spread evenly over the split.
 
     Returns:
@@ -27,7 +26,6 @@ def make_validation(source, net, output, num_images):
       picture of images over their strongest CAMs}).
     """
     positions, load = _spread(source, num_images), loader(source)
-    compute = MultiScaleCam(net, output, scales=(1.0,), flip=False)
     scored = source.has_masks and source.has_background
 
     def validate():

@@ -196,7 +196,7 @@ def make_maps(net, method, cam_output, scales, flip):
         raise UserError(f"--method={method}: {error}") from error
 
 
-def run(recipe, compute, source, output, batch_size, overwrite):
+def run(recipe, compute, source, output, **work):
     """Write CAMs and pseudo labels, and with --crf the CRF's maps, for every image of a source.
 
     Args:
@@ -204,16 +204,15 @@ def run(recipe, compute, source, output, batch_size, overwrite):
       compute: as `make_maps` gives.
       source: `data.source.Source`.
       output: folder, a `pathlib.Path`.
-      batch_size, overwrite: as in `inference.label.label_source`.
+      **work: `batch_size`, `overwrite` and `max_side` as in `inference.label.label_source`.
     """
     from wsss_tf.inference.crf_stage import crf_source
     from wsss_tf.inference.label import label_source
 
     crf = crf_options(recipe)
-    written, kept = label_source(
-        compute, source, output, **thresholds(recipe), batch_size=batch_size, overwrite=overwrite
-    )
+    written, kept = label_source(compute, source, output, **thresholds(recipe), **work)
     print(f"{written} written, {kept} kept: {output / 'cams'}, {output / 'pseudo_labels'}")
     if crf is not None:
-        written, kept = crf_source(source, output, _CRF_PROCESSES.value, **crf, overwrite=overwrite)
+        del work["batch_size"]
+        written, kept = crf_source(source, output, _CRF_PROCESSES.value, **crf, **work)
         print(f"dense CRF: {written} written, {kept} kept: {output / 'crf_low'}, crf_high")

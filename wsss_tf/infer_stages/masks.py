@@ -8,7 +8,7 @@ _POSTPROCESS = flags.DEFINE_bool(
 )
 
 
-def run(recipe, net, source, output, scales, flip, batch_size, overwrite):
+def run(recipe, net, source, output, scales, flip, **work):
     """Write `predictions/<id>.png` for every image of a source.
 
     Args:
@@ -16,7 +16,7 @@ def run(recipe, net, source, output, scales, flip, batch_size, overwrite):
       source: `data.source.Source`.
       output: folder, a `pathlib.Path`.
       scales, flip: None for the recipe's.
-      batch_size, overwrite: as in `inference.predict.predict_source`.
+      **work: `batch_size`, `overwrite` and `max_side` as in `inference.predict.predict_source`.
     """
     from wsss_tf.inference.predict import predict_source
     from wsss_tf.stages import make_postprocess, make_predictor
@@ -28,7 +28,6 @@ def run(recipe, net, source, output, scales, flip, batch_size, overwrite):
         source,
         output,
         postprocess=make_postprocess(recipe) if _POSTPROCESS.value else None,
-        batch_size=batch_size,
-        overwrite=overwrite,
+        **work,
     )
     print(f"{written} written, {kept} kept: {output / 'predictions'}")

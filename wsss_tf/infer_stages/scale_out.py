@@ -97,7 +97,7 @@ def load(run_dir, checkpoint, maps, affinity_run):
     return cams.make_maps(net, **maps), walk.load_affinity(affinity_run)
 
 
-def run(recipe, networks, num_classes, pictures, output, overwrite, runner_options):
+def run(recipe, networks, num_classes, pictures, output, overwrite, max_side, runner_options):
     """Label pictures on the runner, and say what came of it.
 
     Args:
@@ -107,6 +107,7 @@ def run(recipe, networks, num_classes, pictures, output, overwrite, runner_optio
       pictures: as the function of that name gives.
       output: folder, of any file system that Beam knows.
       overwrite: remove the archives of an earlier job first.
+      max_side: as in `beam_labels.LabelOptions`.
       runner_options: strings such as "--direct_num_workers=2".
 
     Raises:
@@ -122,6 +123,7 @@ def run(recipe, networks, num_classes, pictures, output, overwrite, runner_optio
         crf=cams.crf_options(recipe),
         walk=walk.options(recipe) if walk.is_wanted() else None,
         cam_folder=walk.CAM_FOLDER if walk.is_wanted() else "",
+        max_side=max_side,
     )
     result = beam_labels.run(
         functools.partial(load, *networks),

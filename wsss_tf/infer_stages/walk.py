@@ -98,10 +98,10 @@ def options(recipe):
     }
 
 
-def run(affinity, walk_options, source, cam_run, output, batch_size, overwrite):
+def run(affinity, walk_options, source, cam_run, output, **work):
     """Write `pseudo_labels/<id>.png` below `output` for every image of a source.
 
-    `walk_options` is what `options` gives.
+    `walk_options` is what `options` gives; `work` is `batch_size`, `overwrite` and `max_side`.
     """
     from wsss_tf.inference.random_walk import walk_source
 
@@ -111,7 +111,6 @@ def run(affinity, walk_options, source, cam_run, output, batch_size, overwrite):
         cam_run,
         output,
         **walk_options,
-        batch_size=batch_size,
-        overwrite=overwrite,
+        **work,
     )
     print(f"random walk: {written} written, {kept} kept: {output / 'pseudo_labels'}")

@@ -56,6 +56,7 @@ class LabelOptions:
       crf: `powers` and `parameters` of `cam_crf.refine`; None for no CRF.
       walk: keyword arguments of `random_walk.label_by_walk`; None for no random walk.
       cam_folder: below the output, for the files of the maps where the walk's labels are beside.
+      max_side: as in `label.label_source`, `crf_stage.crf_source` and `random_walk.walk_source`.
     """
 
     num_classes: int
@@ -64,6 +65,7 @@ class LabelOptions:
     crf: Mapping | None = None
     walk: Mapping | None = None
     cam_folder: str = ""
+    max_side: int | None = None
 
 
 class Labeller:
@@ -84,10 +86,14 @@ class Labeller:
         self.affinity = affinity
         self.options = options
         self.is_counted = False
+
         # A graph: by single operations decoding takes longer than all the rest.
-        self._decode = tf.function(
-            images.decode_image, input_signature=[tf.TensorSpec([], tf.string)]
-        )
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+        def decode(contents):
+            image = images.decode_image(contents)
+            return images.limit_side(image, options.max_side), tf.shape(image)[:2]
+
+        self._decode = decode
 
     def files(self, image_id, contents, class_ids, timer):
         """Return what the plain command writes for one picture, {path: bytes}.
@@ -102,22 +108,24 @@ class Labeller:
           tf.errors.OpError: it is no picture.
         """
         from wsss_tf.inference import cam_crf, label
+        from wsss_tf.inference.picture_batches import Picture
 
         options = self.options
         with timer("read"):
-            image = self._decode(contents).numpy()
+            image, size = (x.numpy() for x in self._decode(contents))
+            picture = Picture(0, image, tuple(size.tolist()))
         with tempfile.TemporaryDirectory() as folder:
             output = pathlib.Path(folder)
             cam_output = output / options.cam_folder
             with timer("cams"):
                 labels = self._labels(class_ids)
                 [ids], [maps] = label.present_maps(
-                    self.compute, image[None], labels, options.label_threshold
+                    self.compute, [picture], labels, options.label_threshold
                 )
                 label.write_labels(cam_output, image_id, ids, maps, options.background_threshold)
             if options.crf is not None:
                 with timer("crf"):
-                    cam_crf.refine(cam_output, image_id, image, **options.crf)
+                    cam_crf.refine(cam_output, image_id, image, size=picture.size, **options.crf)
             if options.walk is not None:
                 with timer("walk"):
                     self._walk(output, image_id, image, ids, maps)

@@ -8,6 +8,7 @@ from wsss_tf import png, run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_files
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
+from wsss_tf.inference.map_sizes import resize_maps
 
 # SEAM's two powers of the background score, one for each of run_folder.CRF_NAMES. With the low one
 # the background scores more, so that what is foreground still is so for sure; with the high one
@@ -122,20 +123,24 @@ def _label(ids, marginals):
     return ids[marginals.argmax(axis=-1)].astype(np.uint8)
 
 
-def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWERS):
+def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWERS, size=None):
     """Run the CRF on one image's CAMs and write the results into the run folder.
 
     Args:
       run_dir: folder with `cams/`; see `wsss_tf.run_folder` for what is written.
       image_id: string.
-      image: uint8 [h, w, 3] RGB.
+      image: uint8 [h, w, 3] RGB, which the CRF runs on.
       parameters: `dense_crf.CrfParameters`.
       powers: the low and the high background power.
+      size: (H, W) of the maps, which are brought to `image` and the marginals back to them, where
+        `image` is reduced; None for its own size.
 
     Raises:
       UserError: a broken CAM file, or one of another image size.
     """
-    class_ids, cams = cam_files.load(run_dir, image_id, image.shape[:2])
+    size = image.shape[:2] if size is None else size
+    class_ids, cams = cam_files.load(run_dir, image_id, size)
+    cams = resize_maps(cams, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
     for name, power in zip(run_folder.CRF_NAMES, powers):
         try:
@@ -143,6 +148,7 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
         except ValueError as error:
             path = run_folder.cam_path(run_dir / "cams", image_id)
             raise UserError(f"{path}: {error} Delete it and infer again.") from error
+        marginals = resize_maps(marginals.transpose(2, 0, 1), size).transpose(1, 2, 0)
         label_path = run_folder.crf_label_path(run_dir, name, image_id)
         png.save_mask(label_path, _label(ids, marginals))
         png.save_probabilities(run_folder.crf_path(run_dir, name, image_id), ids, marginals)

@@ -1,10 +1,8 @@
 """The dense CRF on the CAMs of a whole split, over worker processes."""
 
-from tqdm import tqdm
-
 from wsss_tf.inference import cam_crf, cam_files
 from wsss_tf.inference.dense_crf import CAM_CRF
-from wsss_tf.inference.label import batches_of_equal_size
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 from wsss_tf.inference.process_pool import map_in_processes
 
 
@@ -15,6 +13,7 @@ def crf_source(
     parameters=CAM_CRF,
     powers=cam_crf.BACKGROUND_POWERS,
     overwrite=False,
+    max_side=None,
 ):
     """Write CRF marginals and labels for every image of a source that has a CAM file.
 
@@ -26,6 +25,8 @@ def crf_source(
       powers: the low and the high background power.
       overwrite: write again what is there; otherwise images with files newer than their CAMs are
         left alone, so an interrupted stage goes on where it stopped.
+      max_side: on larger images the CRF runs at this longer side, pixels, for which its widths are,
+        and its marginals are brought back to their own size bilinearly; None for no limit.
 
     Returns:
       (written, kept): numbers of images.
@@ -41,10 +42,12 @@ def crf_source(
     ]
 
     def arguments():
-        for [(position, image)] in batches_of_equal_size(source, todo, batch_size=1):
-            yield run_dir, source.ids[position], image, parameters, powers
+        for [picture] in batches_of_equal_size(source, todo, batch_size=1, max_side=max_side):
+            image_id = source.ids[picture.position]
+            yield run_dir, image_id, picture.image, parameters, powers, picture.size
 
-    results = map_in_processes(cam_crf.refine, arguments(), processes) if todo else ()
-    for _ in tqdm(results, f"CRF of {source.split}", len(todo), unit="image", disable=None):
-        pass
+    with progress(source, todo, "CRF", max_side) as done:
+        results = map_in_processes(cam_crf.refine, arguments(), processes) if todo else ()
+        for _, position in zip(results, todo):
+            done(position)
     return len(todo), len(source) - len(todo)

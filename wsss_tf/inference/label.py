@@ -1,11 +1,11 @@
 """CAM files and pseudo labels for every image of a source."""
 
 import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
 
 from wsss_tf import images, run_folder
 from wsss_tf.evaluation.threshold_sweep import label_pixels
+from wsss_tf.inference.map_sizes import resize_maps
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 
 
 def label_source(
@@ -16,6 +16,7 @@ def label_source(
     label_threshold=0.5,
     batch_size=8,
     overwrite=False,
+    max_side=None,
 ):
     """Write `cams/<id>.npz` and `pseudo_labels/<id>.png` for every image of a source.
 
@@ -28,6 +29,8 @@ def label_source(
       label_threshold: in [0, 1].
       batch_size: images of equal size that follow each other are run together.
       overwrite: write again what is there; otherwise an image with both files is left alone.
+      max_side: larger images are run at this longer side, pixels, and their maps brought back to
+        their own size bilinearly; None for no limit.
 
     Returns:
       (written, kept): numbers of images.
@@ -43,37 +46,40 @@ def label_source(
 
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
-    with tqdm(total=len(todo), desc=f"CAMs of {source.split}", unit="image", disable=None) as bar:
-        for batch in batches_of_equal_size(source, todo, batch_size):
-            pictures = np.stack([image for _, image in batch])
-            labels = source.labels[[position for position, _ in batch]] if labelled else None
-            for (position, _), classes, maps in zip(
-                batch, *present_maps(compute, pictures, labels, label_threshold)
-            ):
-                write_labels(output, source.ids[position], classes, maps, background_threshold)
-            bar.update(len(batch))
+    with progress(source, todo, "CAMs", max_side) as done:
+        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+            labels = source.labels[[picture.position for picture in batch]] if labelled else None
+            found = present_maps(compute, batch, labels, label_threshold)
+            for picture, classes, maps in zip(batch, *found):
+                image_id = source.ids[picture.position]
+                write_labels(output, image_id, classes, maps, background_threshold)
+                done(picture.position)
     return len(todo), kept
 
 
 def present_maps(compute, pictures, labels, label_threshold):
-    """Return which classes pictures of equal size show, and where.
+    """Return which classes pictures show, and where.
 
     Args:
       compute: as in `label_source`.
-      pictures: uint8 [B, h, w, 3].
+      pictures: list of B `picture_batches.Picture`, of one image size.
       labels: float32 [B, C], multi-hot; None takes the classes whose probability exceeds
         `label_threshold`.
       label_threshold: in [0, 1].
 
     Returns:
-      (list of int [P], mask values, list of float16 [P, h, w] in [0, 1]), one each a picture.
+      (list of int [P], mask values, list of float16 [P, H, W] in [0, 1], of the pictures' own
+      sizes), one each a picture.
     """
-    outputs = compute(pictures, labels)
+    outputs = compute(np.stack([picture.image for picture in pictures]), labels)
     cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
     present = probabilities > label_threshold if labels is None else labels > 0
     class_ids = [np.flatnonzero(row) + 1 for row in present]
-    maps = [one.transpose(2, 0, 1)[ids - 1] for one, ids in zip(cams, class_ids)]
-    return class_ids, [one.astype(np.float16) for one in maps]
+    maps = [
+        resize_maps(one.transpose(2, 0, 1)[ids - 1], picture.size).astype(np.float16)
+        for one, ids, picture in zip(cams, class_ids, pictures)
+    ]
+    return class_ids, maps
 
 
 def write_labels(output, image_id, class_ids, maps, background_threshold):
@@ -81,30 +87,3 @@ def write_labels(output, image_id, class_ids, maps, background_threshold):
     run_folder.save_cams(output / "cams", image_id, class_ids, maps)
     pseudo_label = label_pixels(class_ids, maps, background_threshold)
     images.save_mask(output / "pseudo_labels" / f"{image_id}.png", pseudo_label)
-
-
-def batches_of_equal_size(source, positions, batch_size, max_pixels=None):
-    """Yield lists of (position, image uint8 [h, w, 3]): neighbours of equal size.
-
-    Args:
-      source: `data.source.Source`.
-      positions: ints, in the order wanted.
-      batch_size: at most so many in a list.
-      max_pixels: at most so many pixels in a list of more than one; None for no bound.
-    """
-    if not positions:
-        return
-    chosen = tf.constant(positions, tf.int64)
-    dataset = tf.data.Dataset.from_tensor_slices(chosen)
-    dataset = dataset.map(
-        lambda i: (i, source.read(i)["image"]), num_parallel_calls=2, deterministic=True
-    )
-    batch = []
-    for position, image in dataset.prefetch(2 * batch_size).as_numpy_iterator():
-        pixels = (len(batch) + 1) * image.shape[0] * image.shape[1]
-        is_full = len(batch) == batch_size or (max_pixels is not None and pixels > max_pixels)
-        if batch and (is_full or batch[0][1].shape != image.shape):
-            yield batch
-            batch = []
-        batch.append((int(position), image))
-    yield batch

@@ -1,16 +1,15 @@
 """Predicted masks for every image of a source."""
 
 import numpy as np
-from tqdm import tqdm
 
 from wsss_tf import images
-from wsss_tf.inference.label import batches_of_equal_size
-
-# Of pictures run together: small ones share a batch, a large one is alone.
-_MAX_PIXELS = 2**20
+from wsss_tf.inference.map_sizes import strongest_at
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 
 
-def predict_source(predict, source, output, postprocess=None, batch_size=8, overwrite=False):
+def predict_source(
+    predict, source, output, postprocess=None, batch_size=8, overwrite=False, max_side=None
+):
     """Write `predictions/<id>.png`, a palette mask with values 0..K-1, for every image of a source.
 
     Args:
@@ -23,6 +22,8 @@ def predict_source(predict, source, output, postprocess=None, batch_size=8, over
       batch_size: at most so many images of equal size that follow each other are run together, and
         about a million pixels.
       overwrite: write again what is there; otherwise an image with a file is left alone.
+      max_side: larger images are run at this longer side, pixels, `postprocess` too, and their
+        probabilities brought to their own size bilinearly before the argmax; None for no limit.
 
     Returns:
       (written, kept): numbers of images.
@@ -33,13 +34,13 @@ def predict_source(predict, source, output, postprocess=None, batch_size=8, over
         for i, image_id in enumerate(source.ids)
         if overwrite or not (folder / f"{image_id}.png").is_file()
     ]
-    with tqdm(total=len(todo), desc=f"masks of {source.split}", unit="image", disable=None) as bar:
-        for batch in batches_of_equal_size(source, todo, batch_size, _MAX_PIXELS):
-            probabilities = predict(np.stack([image for _, image in batch])).numpy()
-            for (position, image), scores in zip(batch, probabilities):
+    with progress(source, todo, "masks", max_side) as done:
+        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+            probabilities = predict(np.stack([picture.image for picture in batch])).numpy()
+            for picture, scores in zip(batch, probabilities):
                 if postprocess is not None:
-                    scores = postprocess(scores, image)
-                mask = np.argmax(scores, axis=-1).astype(np.uint8)
-                images.save_mask(folder / f"{source.ids[position]}.png", mask)
-            bar.update(len(batch))
+                    scores = postprocess(scores, picture.image)
+                mask = strongest_at(scores, picture.size).astype(np.uint8)
+                images.save_mask(folder / f"{source.ids[picture.position]}.png", mask)
+                done(picture.position)
     return len(todo), len(source) - len(todo)

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
-from tqdm import tqdm
 
 from wsss_tf import images, ops, run_folder
 from wsss_tf.inference import cam_files
 from wsss_tf.inference.cam_crf import WALK_POWER, background_score
 from wsss_tf.inference.dense_crf import dense_crf
-from wsss_tf.inference.label import batches_of_equal_size
+from wsss_tf.inference.map_sizes import resize_maps, strongest_at
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 
 # Side of a picture whose map tells a network's stride.
 _PROBE = 448
@@ -167,9 +167,10 @@ def label_by_walk(
     """Return the pseudo label of one picture.
 
     Args:
-      image: uint8 [H, W, 3].
+      image: uint8 [h, w, 3], which the affinities are of.
       class_ids: int [P], mask values, ascending.
-      cams: [P, H, W] in [0, 1].
+      cams: [P, H, W] in [0, 1]; where `image` is reduced they are brought to it, and the walked
+        scores back, bilinearly.
       affinity, grid: [O, M] and its `Grid`, as `PictureAffinity` gives them of the picture.
       background_power, affinity_power, steps: as in the functions above; SEAM's by default
         (AffinityNet's own are 16, 8 and 256).
@@ -184,7 +185,8 @@ def label_by_walk(
     """
     height, width = image.shape[:2]
     transition = transition_matrix(affinity, *grid[:3], affinity_power)
-    walked = walk(pooled_scores(cams, background_power, grid.stride), transition, steps)
+    start = pooled_scores(resize_maps(cams, (height, width)), background_power, grid.stride)
+    walked = walk(start, transition, steps)
     size = (grid.stride * grid.height, grid.stride * grid.width)
     scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
     if crf is not None:
@@ -192,7 +194,7 @@ def label_by_walk(
         padded[:] = _MEAN_COLOUR
         padded[:height, :width] = image
         scores = dense_crf(scores, padded, crf)
-    best = scores[:height, :width].argmax(axis=-1)
+    best = strongest_at(scores[:height, :width], cams.shape[1:])
     return np.concatenate([[0], class_ids])[best].astype(np.uint8)
 
 
@@ -207,6 +209,7 @@ def walk_source(
     crf=None,
     batch_size=8,
     overwrite=False,
+    max_side=None,
 ):
     """Write `pseudo_labels/<id>.png` for every image of a source.
 
@@ -218,6 +221,7 @@ def walk_source(
       background_power, affinity_power, steps, crf: as in `label_by_walk`.
       batch_size: images of equal size that follow each other go through the network together.
       overwrite: write again what is there; otherwise labels newer than the CAMs are left alone.
+      max_side: on larger images all of it runs at this longer side, pixels; None for no limit.
 
     Returns:
       (written, kept): numbers of images.
@@ -234,14 +238,14 @@ def walk_source(
         return label.is_file() and label.stat().st_mtime_ns >= cam.stat().st_mtime_ns
 
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
-    with tqdm(total=len(todo), desc=f"walk of {source.split}", unit="image", disable=None) as bar:
-        for batch in batches_of_equal_size(source, todo, batch_size):
-            affinities, grid = compute(np.stack([image for _, image in batch]))
-            for (position, image), affinity in zip(batch, affinities.numpy()):
-                image_id = source.ids[position]
-                class_ids, cams = cam_files.load(cam_run, image_id, image.shape[:2])
+    with progress(source, todo, "walk", max_side) as done:
+        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+            affinities, grid = compute(np.stack([picture.image for picture in batch]))
+            for picture, affinity in zip(batch, affinities.numpy()):
+                image_id = source.ids[picture.position]
+                class_ids, cams = cam_files.load(cam_run, image_id, picture.size)
                 label = label_by_walk(
-                    image,
+                    picture.image,
                     class_ids,
                     cams,
                     affinity,
@@ -252,5 +256,5 @@ def walk_source(
                     crf=crf,
                 )
                 images.save_mask(folder / f"{image_id}.png", label)
-            bar.update(len(batch))
+                done(picture.position)
     return len(todo), len(source) - len(todo)

@@ -166,7 +166,8 @@ def save_mask_model(predictor, path, class_names, max_pixels):
     """Write a SavedModel of a network that predicts masks.
 
     Args:
-      predictor: `inference.segment.MultiScalePredictor`; its options are part of the graph.
+      predictor: `inference.segment.MultiScalePredictor`, or `inference.limited_side.LimitedSide` of
+        one; its options are part of the graph.
       path: folder to write; must not exist.
       class_names: K names, in mask order.
       max_pixels: a larger picture is an InvalidArgument error.
@@ -178,7 +179,8 @@ def save_cam_model(compute, path, class_names, max_pixels, background_threshold,
     """Write a SavedModel of a network that gives class activation maps.
 
     Args:
-      compute: `inference.multi_scale_cam.MultiScaleCam`; its options are part of the graph.
+      compute: `inference.multi_scale_cam.MultiScaleCam`, or `LimitedSide` of one; its options are
+        part of the graph.
       path, class_names, max_pixels: as in `save_mask_model`; background is the first name.
       background_threshold, label_threshold: as in `inference.label.label_source`.
     """

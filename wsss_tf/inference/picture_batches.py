@@ -1,0 +1,105 @@
+"""The pictures of a source as they go through a network, and how far that has come."""
+
+import contextlib
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tqdm import tqdm
+
+from wsss_tf import images
+
+# Of pictures run together: small ones share a batch, a large one is alone.
+_MAX_PIXELS = 2**20
+
+
+class Picture(NamedTuple):
+    """A picture to be labelled.
+
+    Attributes:
+      position: in its source.
+      image: uint8 [h, w, 3], reduced where it is larger than the limit.
+      size: (H, W), its own, which what is written about it has.
+    """
+
+    position: int
+    image: np.ndarray
+    size: tuple
+
+
+def batches_of_equal_size(source, positions, batch_size, max_side=None):
+    """Yield lists of `Picture`: neighbours whose images have one size.
+
+    Args:
+      source: `data.source.Source`.
+      positions: ints, in the order wanted.
+      batch_size: at most so many in a list, and about a million pixels.
+      max_side: larger pictures are reduced to this longer side, pixels, by `images.limit_side`;
+        None for no limit.
+    """
+    if not positions:
+        return
+
+    def read(position):
+        image = source.read(position)["image"]
+        limited = images.limit_side(image, max_side)
+        return position, tf.ensure_shape(limited, [None, None, 3]), tf.shape(image)[:2]
+
+    chosen = tf.constant(positions, tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(chosen)
+    dataset = dataset.map(read, num_parallel_calls=2, deterministic=True)
+    batch = []
+    for position, image, size in dataset.prefetch(2 * batch_size).as_numpy_iterator():
+        pixels = (len(batch) + 1) * image.shape[0] * image.shape[1]
+        is_full = len(batch) == batch_size or pixels > _MAX_PIXELS
+        if batch and (is_full or batch[0].image.shape != image.shape):
+            yield batch
+            batch = []
+        batch.append(Picture(int(position), image, tuple(size.tolist())))
+    yield batch
+
+
+@contextlib.contextmanager
+def progress(source, positions, what, max_side=None):
+    """Show a bar on a terminal, and yield the function to be called with each position done.
+
+    The bar counts pixels, after `max_side`, since a large picture takes longer than a small one; of
+    pictures that are in no files it counts pictures.
+
+    Args:
+      source: `data.source.Source`.
+      positions: those to be done.
+      what: what they are done for, such as "CAMs".
+      max_side: as in `batches_of_equal_size`.
+    """
+    work, unit = dict.fromkeys(positions, 1), {"unit": "image"}
+    if sys.stderr.isatty():
+        pixels = pixels_of(source, positions, max_side)
+        if pixels is not None:
+            work, unit = pixels, {"unit": "px", "unit_scale": True}
+    with tqdm(
+        total=sum(work.values()), desc=f"{what} of {source.split}", disable=None, **unit
+    ) as bar:
+        yield lambda position: bar.update(work[position])
+
+
+def pixels_of(source, positions, max_side=None):
+    """Return {position: pixels of the picture as it is labelled}, by the headers of the files.
+
+    None where there are no files, or one whose header does not tell.
+    """
+    if source.paths is None:
+        return None
+    pixels = {}
+    for position in positions:
+        try:
+            with Image.open(source.paths[position]) as picture:
+                width, height = picture.size
+        except (OSError, Image.DecompressionBombError):
+            return None
+        longer = max(width, height)
+        factor = 1 if max_side is None else min(1, max_side / longer)
+        pixels[position] = round(width * height * factor**2)
+    return pixels
