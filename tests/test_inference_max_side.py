@@ -10,7 +10,7 @@ from test_inference_random_walk import COMPUTE, picture_of_two_regions, right_ha
 from tiny_network import tiny_mask_network, tiny_network
 
 from wsss_tf import images, ops, png, run_folder
-from wsss_tf.data.source import Source, file_source
+from wsss_tf.data.source import Source, file_source, reduced_source
 from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_crf, picture_batches
 from wsss_tf.inference.label import label_source
@@ -197,6 +197,7 @@ def test_work_is_pixels_where_the_files_tell(source):
     assert picture_batches.pixels_of(source, [0, 2]) == {0: 40 * 48, 2: 33 * 130}
     found = picture_batches.pixels_of(source, [0, 1, 2], LIMIT)
     assert found == pytest.approx(dict(enumerate([40 * 48, 48 * 30.72, 48 * 12.18])), rel=1e-3)
+    assert picture_batches.pixels_of(reduced_source(source, LIMIT), [0, 1, 2]) == found
     open(source.paths[1], "w").close()
     assert picture_batches.pixels_of(source, [0, 1]) is None
 

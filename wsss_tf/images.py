@@ -134,6 +134,14 @@ def resize_bicubic(pictures, size):
     return tf.cond(tf.reduce_all(old == size), lambda: pictures, resized)
 
 
+def reduced_size(size, max_side):
+    """Return (height, width), int32 [2], with a long side of at most `max_side`, rounded."""
+    size = tf.cast(size, tf.int64)
+    longest = tf.reduce_max(size)
+    bound = tf.minimum(longest, max_side)
+    return tf.cast(tf.maximum((2 * size * bound + longest) // (2 * longest), 1), tf.int32)
+
+
 def limit_side(pictures, max_side):
     """Reduce 8-bit pictures whose longer side is above a limit to that limit, by `resize_bicubic`.
 
@@ -142,16 +150,11 @@ def limit_side(pictures, max_side):
       max_side: pixels; None for no limit.
 
     Returns:
-      uint8 [..., h, w, 3]: the shorter side is round(short * max_side / long), half to even, and at
-      least 1; the very values of `pictures` if they are not too long.
+      uint8 [..., h, w, 3], of `reduced_size`; the very values of `pictures` if they are not longer.
     """
     if max_side is None:
         return pictures
-    size = tf.shape(pictures)[-3:-1]
-    long_side = tf.cast(tf.reduce_max(size), tf.float64)
-    scale = tf.minimum(max_side / long_side, 1.0)
-    limited = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
-    return resize_bicubic(pictures, tf.maximum(limited, 1))
+    return resize_bicubic(pictures, reduced_size(tf.shape(pictures)[-3:-1], max_side))
 
 
 def resize_cubic(x, size):

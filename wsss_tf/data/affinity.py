@@ -7,9 +7,9 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from wsss_tf import png, run_folder
+from wsss_tf import images, png, run_folder
 from wsss_tf.data import transforms
-from wsss_tf.data.source import IGNORE, reduced_size
+from wsss_tf.data.source import IGNORE
 from wsss_tf.errors import UserError
 
 _NO_SCORE = 1e-5
@@ -195,4 +195,6 @@ def _image_size(source, position):
         orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
         is_turned = picture.format == "JPEG" and orientation in (5, 6, 7, 8)
     size = (width, height) if is_turned else (height, width)
-    return size if source.max_side is None else tuple(reduced_size(size, source.max_side).numpy())
+    if source.max_side is None:
+        return size
+    return tuple(images.reduced_size(size, source.max_side).numpy())

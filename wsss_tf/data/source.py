@@ -171,25 +171,17 @@ def reduced_source(source, max_side):
 
     def read(index):
         example = dict(source.read(index))
-        size = reduced_size(tf.shape(example["image"])[:2], max_side)
+        size = images.reduced_size(tf.shape(example["image"])[:2], max_side)
         image = tf.image.resize(example["image"], size, "area")
         example["image"] = tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), [None, None, 3])
         if "mask" in example:
             # By its own size: that of another picture is not to be brought to this one's.
             mask = example["mask"][:, :, None]
-            size = reduced_size(tf.shape(mask)[:2], max_side)
+            size = images.reduced_size(tf.shape(mask)[:2], max_side)
             example["mask"] = tf.image.resize(mask, size, "nearest")[:, :, 0]
         return example
 
     return dataclasses.replace(source, read=read, max_side=max_side)
-
-
-def reduced_size(size, max_side):
-    """Return (height, width), int32 [2], with a long side of at most `max_side`, rounded."""
-    size = tf.cast(size, tf.int64)
-    longest = tf.reduce_max(size)
-    bound = tf.minimum(longest, max_side)
-    return tf.cast(tf.maximum((2 * size * bound + longest) // (2 * longest), 1), tf.int32)
 
 
 def loader(source):

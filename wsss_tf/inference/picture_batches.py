@@ -92,6 +92,7 @@ def pixels_of(source, positions, max_side=None):
     """
     if source.paths is None:
         return None
+    limits = [side for side in (source.max_side, max_side) if side is not None]
     pixels = {}
     for position in positions:
         try:
@@ -100,6 +101,6 @@ def pixels_of(source, positions, max_side=None):
         except (OSError, Image.DecompressionBombError):
             return None
         longer = max(width, height)
-        factor = 1 if max_side is None else min(1, max_side / longer)
+        factor = min([longer, *limits]) / longer
         pixels[position] = round(width * height * factor**2)
     return pixels
