@@ -230,7 +230,8 @@ def test_pipelines_say_powers_or_thresholds():
     low, high = photos.crf_thresholds
     recipe = recipe_lib.load(photos.cam_recipe)
     assert low < recipe.background_threshold < high
-    assert low < photos.walk_threshold < high
+    # The walk carries classes into the background beside them.
+    assert recipe.background_threshold <= photos.walk_threshold < 1
 
 
 def test_an_overlay_changes_the_backbone_of_every_network_of_photos(pictures):
