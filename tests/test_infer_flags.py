@@ -6,7 +6,6 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import wsss_tf.infer  # noqa: F401, defines the flags
 from wsss_tf.errors import UserError
 from wsss_tf.infer_stages import cams, walk
 from wsss_tf.inference.dense_crf import CAM_CRF, RANDOM_WALK_CRF, CrfParameters

@@ -1,9 +1,11 @@
 import collections
+import functools
 
 import keras
 import numpy as np
 import pytest
 
+from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.models.seam import NEW_LAYERS, seam_network
 from wsss_tf.training.optimizer import (
     CaffeSGD,
@@ -150,14 +152,14 @@ def test_rules_by_role(path, expected):
         ({}, {(10, 5e-4): 4, (1, 5e-4): 35}),
         # With conv1a and b2 to b2_2 trained there are 8 kernels more, and 37 BatchNorms.
         (
-            {"freeze_stem": False, "train_batchnorm": True},
+            {"frozen_stages": 0, "train_batchnorm": True},
             {(10, 5e-4): 4, (1, 5e-4): 43, (1, 0): 74},
         ),
     ],
     ids=["as_published", "from_scratch"],
 )
 def test_groups_of_the_seam_network(options, expected):
-    network = seam_network(3, width=1 / 64, **options)
+    network = seam_network(3, functools.partial(resnet38, width=1 / 64, **options))
     optimizer = poly_sgd(10, NEW_LAYERS)
     paths = collections.defaultdict(list)
     for variable in network.trainable_variables:
