@@ -20,12 +20,15 @@ from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
 from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.backbones.vgg16 import vgg16
+from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 from wsss_tf.models.affinitynet import affinity_network
 from wsss_tf.models.cpnet import cpnet_network
 from wsss_tf.models.deeplab import deeplab_network
 from wsss_tf.models.fcn import fcn_network, fcn_se_network
 from wsss_tf.models.sanet import sanet_network
 from wsss_tf.models.seam import seam_network
+from wsss_tf.models.sec import background_network, foreground_network, sec_network
 
 assert keras.backend.backend() == "jax"
 assert "tensorflow" not in sys.modules
@@ -39,6 +42,9 @@ for network in (
     fcn_se_network(4, functools.partial(tiny, last=16)),
     sanet_network(4, tiny),
     cpnet_network(4, 64, tiny),
+    sec_network(4, 64, tiny),
+    foreground_network(3, 64, tiny, 1 / 64, True),
+    background_network(3, 64, tiny, 1 / 64),
 ):
     outputs = network(x, training=True)
     shapes = network.compute_output_shape(x.shape)
@@ -51,6 +57,8 @@ for backbone in (
     functools.partial(dilated_resnet, width=1 / 16, variant="keras"),
     functools.partial(efficientnet, width=1 / 4),
     functools.partial(efficientnet_lite, train_batchnorm=True),
+    functools.partial(vgg16, width=1 / 64, train_batchnorm=True),
+    functools.partial(vgg16_largefov, width=1 / 64),
 ):
     net = backbone()
     shapes = jax.eval_shape(lambda x: net(x, training=False), x)
@@ -72,4 +80,4 @@ def test_every_network_takes_a_picture_on_jax():
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.split()) == 12
+    assert len(result.stdout.split()) == 17
