@@ -59,6 +59,7 @@ setup(
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "ruff==0.17.6",
+            "jax>=0.6,<0.11",  # that networks run on Keras' other backends
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
             "apache-beam>=2.77,<3",
