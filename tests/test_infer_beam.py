@@ -72,7 +72,9 @@ def arguments(folder):
 
 def test_pictures_of_which_some_are_bad(folder):
     plain, scaled = folder / "plain", folder / "scaled"
-    ok("infer", *arguments(folder), f"--input={folder / 'good'}", f"--output={plain}")
+    # Single bits depend on how many pictures run together; on the workers each runs alone.
+    alone = (f"--input={folder / 'good'}", f"--output={plain}", "--batch_size=1")
+    ok("infer", *arguments(folder), *alone)
     job = (
         "infer",
         *arguments(folder),
@@ -153,3 +155,33 @@ def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
     with np.load(io.BytesIO(files["cams/x/a.npz"])) as arrays:
         assert arrays["class_ids"].tolist() == [2]
         assert arrays["cams"].shape == (1, 19, 10)
+
+
+def test_large_pictures_give_the_plain_commands_files(folder, tmp_path):
+    from wsss_tf.data.folder import pictures_source
+    from wsss_tf.infer_stages import scale_out
+    from wsss_tf.inference.label import label_source
+    from wsss_tf.inference.random_walk import walk_source
+
+    picture = np.random.default_rng(1).integers(0, 255, (75, 110, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture).save(tmp_path / "in/a.png")
+    maps = {"method": "cam", "cam_output": "cam_rv", "scales": (1.0,), "flip": False}
+    compute, affinity = scale_out.load(folder / "run", "last", maps, folder / "affinity")
+    options = beam_labels.LabelOptions(
+        num_classes=2, label_threshold=0, walk={"steps": 4}, cam_folder="cam_stage", max_side=50
+    )
+    files = beam_labels.Labeller(compute, affinity, options).files(
+        "a", (tmp_path / "in/a.png").read_bytes(), None, lambda stage: contextlib.nullcontext()
+    )
+    source = pictures_source(tmp_path / "in", ("background", "cat", "dog"))
+    cam_run = tmp_path / "out/cam_stage"
+    label_source(compute, source, cam_run, label_threshold=0, max_side=50)
+    walk_source(affinity, source, cam_run, tmp_path / "out", steps=4, max_side=50)
+    assert set(files) == {
+        "cam_stage/cams/a.npz", "cam_stage/pseudo_labels/a.png", "pseudo_labels/a.png"
+    }  # fmt: skip
+    for name, data in files.items():
+        assert data == (tmp_path / "out" / name).read_bytes(), name
+    with Image.open(tmp_path / "out/pseudo_labels/a.png") as label:
+        assert label.size == (110, 75)

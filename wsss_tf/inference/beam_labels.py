@@ -2,7 +2,8 @@
 
 A job writes into its output folder
   labels-00000-of-00002.tar    what the plain command writes, under the same names: `tar -xf` of
-                               all archives into one folder gives its files byte for byte
+                               all archives into one folder gives its files byte for byte, those
+                               of --batch_size=1: in larger batches single bits may be others
   bad_images.jsonl             {"id", "path", "error"} a line, for what could not be labelled
   pictures.jsonl               {"id", "path", "class_ids", "archive", "position"} of all pictures
   labelling.json               numbers of images, images a second, seconds by stage
