@@ -31,9 +31,10 @@ from ablation_runs import add_scores, check_settings, read_scores, run_alone, tr
 from absl import flags
 from seam_tables import ROWS
 
-from wsss_tf import command, run_folder
-from wsss_tf import recipe as recipe_lib
+from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
+from wsss_tf.runs import recipe as recipe_lib
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the tables.")
 _TABLES = flags.DEFINE_list("tables", ["1"], f"Which: {', '.join(seam_tables.NAMES)}.")

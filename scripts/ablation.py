@@ -11,9 +11,9 @@ import statistics
 from ablation_runs import add_scores, check_settings, read_scores, run_alone, train_once
 from absl import flags
 
-from wsss_tf import recipe as recipe_lib
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
+from wsss_tf.runs import recipe as recipe_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _score(recipe, run_dir):
     """
     import keras
 
-    from wsss_tf.stages import make_postprocess, make_predictor
-    from wsss_tf.validation import make_mask_validation
+    from wsss_tf.runs.training_run import make_postprocess, make_predictor
+    from wsss_tf.runs.validation import make_mask_validation
 
     net = recipe_lib.load_network(run_dir)
     source = recipe.true_source(_SPLIT.value)

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 
 def read_scores(run_dir):
@@ -56,7 +56,7 @@ def train_once(recipe, run_dir, settings):
 
     "train_seconds" is None for a run that was interrupted: its time would be that of a part only.
     """
-    from wsss_tf.stages import train
+    from wsss_tf.runs.training_run import train
 
     if "train_seconds" in read_scores(run_dir):
         return

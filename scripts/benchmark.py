@@ -78,8 +78,8 @@ def _measure(case):
 
     import tensorflow as tf
 
-    from wsss_tf import recipe as recipe_lib
-    from wsss_tf.data import pipeline
+    from wsss_tf.data import batches
+    from wsss_tf.runs import recipe as recipe_lib
 
     overlays, bindings, crop, batch, steps = _SETTINGS[case]
     recipe = recipe_lib.load(["gin/seam.gin", *overlays], bindings)
@@ -88,7 +88,7 @@ def _measure(case):
     forward = convolution_flops(net, crop)
     step = recipe.step(net)
     step.compile(optimizer=recipe.optimizer(total_steps=1000))
-    batches = iter(pipeline.training_batches(source, recipe.augmentation(), batch, 0))
+    batches = iter(batches.training_batches(source, recipe.augmentation(), batch, 0))
     data = next(batches)
 
     product = tf.function(tf.matmul)

@@ -35,7 +35,7 @@ def main():
         import pydensecrf.densecrf  # noqa: F401
     except ImportError as error:
         raise UserError("pydensecrf is not installed: pip install pydensecrf2.") from error
-    from wsss_tf import run_folder
+    from wsss_tf.files import run_folder
 
     results = {"mean_field": _compare()}
     r = results["mean_field"]

@@ -129,7 +129,7 @@ def _memory(field):
 def _crf(folder, processes):
     import numpy as np
 
-    from wsss_tf import run_folder
+    from wsss_tf.files import run_folder
     from wsss_tf.inference.cam_crf import refine
     from wsss_tf.inference.process_pool import map_in_processes
 

@@ -64,7 +64,7 @@ def main():
         )
     from tqdm import tqdm
 
-    from wsss_tf import images
+    from wsss_tf.files import images
     from wsss_tf.inference import sec_cues
 
     size = _size()
@@ -100,7 +100,7 @@ def _size():
         return _GRID.value, _GRID.value
     if not _GIN_FILE.value:
         return None
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
 
     network = recipe_lib.load(_GIN_FILE.value).network(num_classes=2)
     if "logits_low" not in network.output:
@@ -138,7 +138,7 @@ def _from_rows(output, size):
 
 
 def _from_cams(output, size):
-    from wsss_tf import run_folder
+    from wsss_tf.files import run_folder
     from wsss_tf.inference import sec_cues
 
     folder = pathlib.Path(_CAMS.value)
@@ -164,9 +164,9 @@ def _from_runs(output, size):
     import tensorflow as tf
 
     from wsss_tf import ops
-    from wsss_tf import recipe as recipe_lib
     from wsss_tf.inference import sec_cues
-    from wsss_tf.stages import checked_source
+    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.training_run import checked_source
 
     recipe = recipe_lib.load_run(_FOREGROUND_RUN.value, _GIN_BINDINGS.value)
     networks = [recipe_lib.load_network(run.value) for run in (_FOREGROUND_RUN, _BACKGROUND_RUN)]

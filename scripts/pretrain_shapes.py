@@ -41,9 +41,9 @@ def main():
     """Run the script."""
     if not _RUN_DIR.value or not _OUTPUT.value:
         raise UserError("--run_dir and --output are both needed.")
-    from wsss_tf import recipe as recipe_lib
     from wsss_tf.models.seam import NEW_LAYERS
-    from wsss_tf.stages import train
+    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.training_run import train
     from wsss_tf.training.initial_weights import save_weights
 
     files = ["gin/cam.gin", "gin/data/shapes.gin", "gin/size/small.gin"]

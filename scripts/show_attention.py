@@ -30,10 +30,10 @@ def main():
             raise UserError(f"--{flag.name} is missing.")
     import tensorflow as tf
 
-    from wsss_tf import images
     from wsss_tf.evaluation import plots
+    from wsss_tf.files import images
     from wsss_tf.inference.attention import find_attention
-    from wsss_tf.recipe import load_network
+    from wsss_tf.runs.recipe import load_network
 
     path = pathlib.Path(_IMAGE.value)
     if not path.is_file():
@@ -67,7 +67,7 @@ def _pixel(shape):
 def _save(path, picture):
     from PIL import Image
 
-    from wsss_tf.run_folder import atomic_path
+    from wsss_tf.files.run_folder import atomic_path
 
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, "PNG")

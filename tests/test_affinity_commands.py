@@ -11,7 +11,7 @@ import pytest
 from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
-from wsss_tf import images, png, run_folder
+from wsss_tf.files import images, png, run_folder
 
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 

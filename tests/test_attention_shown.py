@@ -10,9 +10,9 @@ from as_user import ROOT, ok
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wsss_tf import images
-from wsss_tf import recipe as recipe_lib
-from wsss_tf.stages import train
+from wsss_tf.files import images
+from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.training_run import train
 
 
 def test_prior_in_tensorboard_and_report(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from as_user import ROOT, kill_when, ok, run, user_error, weights_of
 from PIL import Image
 
-from wsss_tf import images, run_folder
+from wsss_tf.files import images, run_folder
 
 TINY = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
 

@@ -7,9 +7,10 @@ import pytest
 from as_user import ROOT, kill_when, ok, run, user_error, weights_of
 from PIL import Image
 
-from wsss_tf import images, stages
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
+from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs import training_run
 
 TINY = ("--gin_file=gin/deeplab.gin", f"--gin_file={ROOT / 'tests/data/tiny_masks.gin'}")
 
@@ -196,7 +197,7 @@ def test_classes_without_background(tmp_path):
 def _refused(tmp_path, *bindings):
     """Return the message with which a run ends, without the seconds that a process takes."""
     with pytest.raises(UserError) as error:
-        stages.train(recipe_lib.load(_tiny_files(), bindings), tmp_path)
+        training_run.train(recipe_lib.load(_tiny_files(), bindings), tmp_path)
     return str(error.value)
 
 
@@ -252,15 +253,15 @@ def test_images_that_were_left_out_need_no_pseudo_label(tmp_path):
     ]
     files = [*_tiny_files(), "gin/data/folder.gin"]
     recipe = recipe_lib.load(files, [*bindings, "Recipe.skip_bad_images=True"])
-    assert stages._training_source(recipe, tmp_path / "run").ids == ("a", "c")
+    assert training_run._training_source(recipe, tmp_path / "run").ids == ("a", "c")
     # Where no label is missing, nothing is decoded before images and labels are checked together.
     images.save_mask(labels / "b.png", np.zeros((8, 8), np.uint8))
-    assert stages._training_source(recipe, tmp_path / "new").ids == ("a", "b", "c")
+    assert training_run._training_source(recipe, tmp_path / "new").ids == ("a", "b", "c")
     assert not (tmp_path / "new").exists()
     (labels / "b.png").unlink()
     recipe = recipe_lib.load(files, bindings)
     with pytest.raises(UserError, match="1 of 3 images"):
-        stages._training_source(recipe, tmp_path / "run")
+        training_run._training_source(recipe, tmp_path / "run")
 
 
 def test_a_source_without_masks_cannot_be_learnt_with_supervision(tmp_path):
@@ -269,7 +270,7 @@ def test_a_source_without_masks_cannot_be_learnt_with_supervision(tmp_path):
     files = [*_tiny_files(), "gin/data/folder.gin"]
     bindings = [f"folder_source.root='{tmp_path}'", "Recipe.train_split='all'"]
     with pytest.raises(UserError, match=r"'all' has no masks to train on.*Recipe\.pseudo_labels"):
-        stages.train(recipe_lib.load(files, bindings), tmp_path / "run")
+        training_run.train(recipe_lib.load(files, bindings), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

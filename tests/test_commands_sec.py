@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from as_user import ROOT, ok, run_script, script_ok, user_error
 
-from wsss_tf import images, run_folder
+from wsss_tf.files import images, run_folder
 
 TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
 

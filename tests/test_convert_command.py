@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from foreign_files import write_mxnet, write_torch
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.errors import UserError
 from wsss_tf.interop import resnet38_names
 from wsss_tf.models.seam import seam_network
+from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.initial_weights import load_initial_weights
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf import images, ops, png, run_folder
-from wsss_tf.data import pipeline
+from wsss_tf import ops
+from wsss_tf.data import batches
 from wsss_tf.data.affinity import (
     affinity_augmentation,
     confident_labels,
@@ -17,6 +17,7 @@ from wsss_tf.data.affinity import (
 )
 from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
+from wsss_tf.files import images, png, run_folder
 
 SIZES = [(30, 44), (21, 18), (40, 33)]
 CLASS_IDS = [[0, 2], [0], [0, 1, 3]]
@@ -127,10 +128,10 @@ def test_augmentation_cuts_and_turns_picture_and_maps_as_one(folder):
 def test_batches_of_images_with_different_classes(folder):
     source = with_crf_maps(base_source(folder), folder / "run")
     augment = affinity_augmentation(32, jitter=0, hue=0)
-    first, _, third = pipeline.training_batches(source, augment, 2, seed=3).take(3)
+    first, _, third = batches.training_batches(source, augment, 2, seed=3).take(3)
     assert first["image"].shape == (2, 32, 32, 3)
     assert first["affinity_labels"].shape == (2, 4, 4)
-    [resumed] = pipeline.training_batches(source, augment, 2, seed=3, first_step=2).take(1)
+    [resumed] = batches.training_batches(source, augment, 2, seed=3, first_step=2).take(1)
     for key, value in third.items():
         np.testing.assert_array_equal(resumed[key], value)
 

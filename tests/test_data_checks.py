@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data import checks
 from wsss_tf.data.source import Source, file_source
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 GOOD = np.ones((8, 13), np.int64)
 

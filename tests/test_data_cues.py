@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.data.cues import sec_augmentation
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SEED = tf.constant([3, 4])
 

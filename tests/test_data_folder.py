@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data import folder
 from wsss_tf.data.source import loader
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data import checks
 from wsss_tf.data.pseudo_labels import pseudo_label_source
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SIZE = (16, 16)
 drawn = functools.partial(shapes_source, num_train=4, image_size=16)

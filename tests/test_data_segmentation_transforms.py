@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.data import segmentation_transforms as transforms
+from wsss_tf.files import images
 
 
 def example(height=31, width=44, seed=0):

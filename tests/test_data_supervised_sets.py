@@ -6,9 +6,9 @@ import scipy.io
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data import ade20k, checks, cityscapes, pascal_context
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SIZE = (6, 9)
 

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.data import transforms
+from wsss_tf.files import images
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data import checks, voc
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 SIZE = (8, 11)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import images, run_folder
+from wsss_tf.files import images, run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -154,7 +154,7 @@ def source(split, size=6):
 _CONFIG = """
 from __gin__ import dynamic_registration
 import tiny
-from wsss_tf import recipe
+from wsss_tf.runs import recipe
 
 recipe.Recipe.source = @tiny.source
 recipe.Recipe.network = @tiny.unused

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.evaluation.confusion import Confusion, class_iou
 from wsss_tf.evaluation.explorer import image_scores, score_text, slider_thresholds
 from wsss_tf.evaluation.metrics import cam_metrics, mask_metrics
 from wsss_tf.evaluation.report import ReportImage, write_report
 from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
+from wsss_tf.files import images
 
 NAMES = ("background", "cat", "<dog> & co", "cow")
 USED = 0.26

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation.mask_folders import evaluate_folders, read_class_names
+from wsss_tf.files import images
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import images, run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import plots
 from wsss_tf.evaluation.metrics import cam_metrics
 from wsss_tf.evaluation.report import ReportImage, write_report
 from wsss_tf.evaluation.run_cams import evaluate_run
 from wsss_tf.evaluation.threshold_sweep import Sweep, label_pixels
+from wsss_tf.files import images, run_folder
 
 NAMES = ("background", "cat", "<dog> & co")
 

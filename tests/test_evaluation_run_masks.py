@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation.run_masks import evaluate_run
+from wsss_tf.files import images
 
 NAMES = ("road", "sky", "tree")
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 

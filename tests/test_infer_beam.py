@@ -10,8 +10,8 @@ import pytest
 from as_user import ROOT, ok, run, user_error
 from PIL import Image
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.runs import recipe as recipe_lib
 
 pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
@@ -135,18 +135,18 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
 
 def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
     from wsss_tf.data.folder import folder_source
-    from wsss_tf.infer_stages import scale_out
+    from wsss_tf.runs import infer_beam
 
     rows = ["image,labels", *(f"{name},dog" for name in ("a", "b"))]
     for name in ("a", "b"):
         (tmp_path / f"{name}.jpg").write_bytes((folder / "good/p001.jpg").read_bytes())
     (tmp_path / "image_labels.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "class_names.txt").write_text("background\ncat\ndog\n")
-    pictures = scale_out.pictures(folder_source(root=tmp_path), None)
+    pictures = infer_beam.pictures(folder_source(root=tmp_path), None)
     assert pictures == [(name, str(tmp_path / f"{name}.jpg"), [2]) for name in ("a", "b")]
 
     maps = {"method": "gradcam", "cam_output": "cam_rv", "scales": (1.0,), "flip": False}
-    compute, affinity = scale_out.load(folder / "run", "last", maps, None)
+    compute, affinity = infer_beam.load(folder / "run", "last", maps, None)
     options = beam_labels.LabelOptions(num_classes=2)
     files = beam_labels.Labeller(compute, affinity, options).files(
         "x/a", (tmp_path / "a.jpg").read_bytes(), [2], lambda stage: contextlib.nullcontext()
@@ -159,15 +159,15 @@ def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
 
 def test_large_pictures_give_the_plain_commands_files(folder, tmp_path):
     from wsss_tf.data.folder import pictures_source
-    from wsss_tf.infer_stages import scale_out
-    from wsss_tf.inference.label import label_source
-    from wsss_tf.inference.random_walk import walk_source
+    from wsss_tf.inference.write_cams import label_source
+    from wsss_tf.inference.write_walk import walk_source
+    from wsss_tf.runs import infer_beam
 
     picture = np.random.default_rng(1).integers(0, 255, (75, 110, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()
     Image.fromarray(picture).save(tmp_path / "in/a.png")
     maps = {"method": "cam", "cam_output": "cam_rv", "scales": (1.0,), "flip": False}
-    compute, affinity = scale_out.load(folder / "run", "last", maps, folder / "affinity")
+    compute, affinity = infer_beam.load(folder / "run", "last", maps, folder / "affinity")
     options = beam_labels.LabelOptions(
         num_classes=2, label_threshold=0, walk={"steps": 4}, cam_folder="cam_stage", max_side=50
     )

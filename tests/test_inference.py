@@ -5,15 +5,12 @@ import pytest
 import tensorflow as tf
 from tiny_network import tiny_network
 
-from wsss_tf import images, ops, run_folder
+from wsss_tf import ops
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
-from wsss_tf.inference.label import label_source
-from wsss_tf.inference.multi_scale_cam import (
-    MultiScaleCam,
-    multi_scale_scores,
-    normalize_scores,
-)
+from wsss_tf.files import images, run_folder
+from wsss_tf.inference.multi_scale_cam import MultiScaleCam, multi_scale_scores, normalize_scores
+from wsss_tf.inference.write_cams import label_source
 
 
 class _Replay:

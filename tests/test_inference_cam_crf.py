@@ -15,7 +15,7 @@ from wsss_tf.inference.cam_crf import (
     power_of_threshold,
     threshold_of_power,
 )
-from wsss_tf.recipe import Recipe
+from wsss_tf.runs.recipe import Recipe
 
 
 @pytest.mark.parametrize("threshold", [0.03, 0.27, 0.5, 0.81])

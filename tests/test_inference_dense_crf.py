@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from wsss_tf import ops
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 from wsss_tf.inference.dense_crf import (
     CAM_CRF,
@@ -19,6 +18,7 @@ from wsss_tf.inference.dense_crf import (
     dense_crf,
     dense_crf_from_energy,
 )
+from wsss_tf.runs import recipe as recipe_lib
 
 HAS_LIBRARY = importlib.util.find_spec("pydensecrf") is not None
 pytestmark = pytest.mark.skipif(not HAS_LIBRARY, reason="pydensecrf is not installed")

@@ -10,13 +10,14 @@ import tensorflow as tf
 from tiny_backbone import tiny_backbone
 from tiny_network import tiny_network
 
-from wsss_tf import ops, run_folder
+from wsss_tf import ops
 from wsss_tf.backbones.efficientnet_lite import efficientnet_lite
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.data.shapes import shapes_source
+from wsss_tf.files import run_folder
 from wsss_tf.inference.grad_cam import GradCam, grad_cam_weights, split_at_head
-from wsss_tf.inference.label import label_source
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+from wsss_tf.inference.write_cams import label_source
 from wsss_tf.models.seam import seam_network
 
 RNG = np.random.default_rng(0)

@@ -11,17 +11,18 @@ from test_inference_random_walk import COMPUTE, picture_of_two_regions, right_ha
 from tiny_export import mask_predictor
 from tiny_network import tiny_network
 
-from wsss_tf import images, ops, png, run_folder
+from wsss_tf import ops
 from wsss_tf.data.source import Source, file_source, reduced_source
 from wsss_tf.errors import UserError
+from wsss_tf.files import images, png, run_folder
 from wsss_tf.inference import cam_crf, picture_batches
-from wsss_tf.inference.label import label_source
 from wsss_tf.inference.limited_side import limited
 from wsss_tf.inference.map_sizes import resize_maps, strongest_at
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
-from wsss_tf.inference.predict import predict_source
-from wsss_tf.inference.random_walk import walk_source
-from wsss_tf.recipe import Recipe
+from wsss_tf.inference.write_cams import label_source
+from wsss_tf.inference.write_masks import predict_source
+from wsss_tf.inference.write_walk import walk_source
+from wsss_tf.runs.recipe import Recipe
 
 LIMIT = 48
 SIZES = [(40, 48), (100, 64), (33, 130)]

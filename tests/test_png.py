@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf import images, png
 from wsss_tf.errors import UserError
+from wsss_tf.files import images, png
 
 
 def maps(height=11, width=17, count=3, seed=0):

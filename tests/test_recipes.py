@@ -5,10 +5,11 @@ import pathlib
 import gin
 import pytest
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 from wsss_tf.models import affinitynet, deeplab
 from wsss_tf.models.seam import NEW_LAYERS
+from wsss_tf.pipelines.settings import load_pipeline
+from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.initial_weights import load_initial_weights
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -236,3 +237,21 @@ def test_a_backbone_overlay_binds_every_network(backbone):
     for name in ("fcn_se_network",):
         assert gin.query_parameter(f"{name}.backbone").configurable.wrapped.__name__ == trunk
     assert len(networks) > 6
+
+
+def test_files_from_before_modules_moved_are_read(tmp_path):
+    config = tmp_path / "config.gin"
+    config.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from wsss_tf import recipe\n"
+        "include 'seam.gin'\n"
+        "recipe.Recipe.epochs = 3\n"
+    )
+    assert recipe_lib.load_run(tmp_path).epochs == 3
+    config.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from wsss_tf.pipelines import pipeline  # a pipeline of one's own\n"
+        "include 'pipelines/seam.gin'\n"
+        "pipeline.Pipeline.crf_powers = (1.0, 2.0)\n"
+    )
+    assert load_pipeline([config], []).crf_powers == (1.0, 2.0)

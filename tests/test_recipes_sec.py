@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsss_tf import recipe as recipe_lib
+from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.sec import SecStep
 
 

@@ -3,8 +3,8 @@
 import gin
 import pytest
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.runs import recipe as recipe_lib
 
 # File: source, batch, steps, epochs, learning rate, weight decay, crop.
 SETTINGS = {

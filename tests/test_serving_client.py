@@ -12,9 +12,9 @@ from as_user import run, user_error
 from PIL import Image
 from tiny_export import encoded, mask_predictor, picture, save_masks
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
-from wsss_tf.png import palette
+from wsss_tf.files import images
+from wsss_tf.files.png import palette
 from wsss_tf.serving import client as client_lib
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
 

@@ -22,10 +22,10 @@ from tiny_export import (
     save_masks,
 )
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation.threshold_sweep import label_pixels
-from wsss_tf.png import palette
+from wsss_tf.files import images
+from wsss_tf.files.png import palette
 from wsss_tf.serving.versions import latest_version, new_version
 
 PICTURES = [picture(40, 52), picture(30, 21, seed=1), picture(57, 33, seed=2)]

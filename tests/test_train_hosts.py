@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from as_user import ENVIRONMENT, ROOT, command, weights_of
 
-from wsss_tf import recipe
 from wsss_tf.errors import UserError
-from wsss_tf.stages import train
+from wsss_tf.runs import recipe
+from wsss_tf.runs.training_run import train
 from wsss_tf.training import hosts
 
 GIN_FILES = ("gin/seam.gin", str(ROOT / "tests/data/tiny.gin"))

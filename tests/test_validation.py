@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf import images
 from wsss_tf.data.source import Source
-from wsss_tf.validation import make_mask_validation
+from wsss_tf.files import images
+from wsss_tf.runs.validation import make_mask_validation
 
 MASKS = [np.uint8([[0, 1, 2], [0, 1, 255]]), np.uint8([[2, 2], [1, 0]]), np.uint8([[0, 0, 0, 0]])]
 

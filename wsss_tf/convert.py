@@ -14,8 +14,9 @@ import pathlib
 
 from absl import flags
 
-from wsss_tf import command, run_folder
+from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 _MODELS = ("resnet38", "seam", "affinitynet", "deeplab", "sec_cues")
 # What --run_dir takes as its recipe where no --gin_file is given.
@@ -143,7 +144,7 @@ def _class_names():
 
 def _make_run(source, arrays, class_names):
     """Write a run folder that holds the recipe, the class names and the converted network."""
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
 
     recipe = recipe_lib.load(_GIN_FILE.value or [_RECIPES[_MODEL.value]], _GIN_BINDINGS.value)
     foreground = len(class_names) - (class_names[0] == "background")

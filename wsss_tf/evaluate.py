@@ -14,9 +14,10 @@ import pathlib
 
 from absl import flags
 
-from wsss_tf import command, run_folder
+from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import metrics as metrics_lib
+from wsss_tf.files import run_folder
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Run folder with config.gin, and cams/ or predictions/."
@@ -107,8 +108,8 @@ def _evaluate_run_command():
 
 def _attention_drawer(run_dir, source):
     """Return what draws the attention maps of the run's network; None if it has none."""
-    from wsss_tf import recipe as recipe_lib
     from wsss_tf.inference.attention import attention_drawer, find_attention
+    from wsss_tf.runs import recipe as recipe_lib
 
     if not _REPORT_IMAGES.value:
         return None
@@ -123,7 +124,7 @@ def _attention_drawer(run_dir, source):
 
 def _run_and_source():
     """Return the run's folder, its recipe, and the split to score."""
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)

@@ -61,7 +61,7 @@ def main():
             raise UserError(f"--{name} is missing.")
     scales = command.parse_scales(_SCALES.value)
     sizes = [_parse_size(text) for text in _WARMUP_SIZES.value]
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.serving.versions import new_version
 
     run_dir = pathlib.Path(_RUN_DIR.value)
@@ -128,8 +128,8 @@ def _background_threshold(recipe, run_dir):
 def _mask_model(recipe, net, scales, max_side, run_dir):
     """Return the same for a network that predicts masks."""
     from wsss_tf.inference.limited_side import limited
+    from wsss_tf.runs.training_run import make_predictor
     from wsss_tf.serving.saved_model import save_mask_model
-    from wsss_tf.stages import make_predictor
 
     for name in _CAM_FLAGS:
         if flags.FLAGS[name].present:
@@ -164,7 +164,7 @@ def _write_options(path, options):
     import tensorflow as tf
 
     import wsss_tf
-    from wsss_tf import run_folder
+    from wsss_tf.files import run_folder
 
     record = {
         "run_dir": str(pathlib.Path(_RUN_DIR.value).resolve()),

@@ -19,9 +19,9 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
-from wsss_tf.infer_stages import cams, masks, scale_out, walk
+from wsss_tf.runs import infer_beam, infer_cams, infer_masks, infer_walk
 
-for _module in (cams, masks, scale_out, walk):
+for _module in (infer_cams, infer_masks, infer_beam, infer_walk):
     flags.adopt_module_key_flags(_module)  # for --help
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
@@ -61,24 +61,24 @@ def main(runner_options):
         raise UserError("--run_dir is missing: a folder that wsss_tf.train made.")
     if bool(_SPLIT.value) == bool(_INPUT.value):
         raise UserError("give either --split or --input.")
-    affinity_run = walk.affinity_run()
-    scale_out.check(runner_options, _OUTPUT.value)
+    affinity_run = infer_walk.affinity_run()
+    infer_beam.check(runner_options, _OUTPUT.value)
     if affinity_run is not None:
         walk_output = pathlib.Path(_OUTPUT.value or affinity_run)
-        walk.check_output(_RUN_DIR.value, walk_output)
-    from wsss_tf import recipe as recipe_lib
+        infer_walk.check_output(_RUN_DIR.value, walk_output)
+    from wsss_tf.runs import recipe as recipe_lib
 
     run_dir = pathlib.Path(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
     _check_flags(recipe.predicts_masks)
     scales = None if _SCALES.value is None else command.parse_scales(_SCALES.value)
     class_names = recipe_lib.load_class_names(run_dir)
-    if scale_out.is_wanted():
+    if infer_beam.is_wanted():
         source = _split_source(recipe, class_names) if _SPLIT.value else None
-        maps = cams.map_options(recipe, scales, _FLIP.value)
-        pictures = scale_out.pictures(source, _INPUT.value)
+        maps = infer_cams.map_options(recipe, scales, _FLIP.value)
+        pictures = infer_beam.pictures(source, _INPUT.value)
         networks = (run_dir, _CHECKPOINT.value, maps, affinity_run)
-        scale_out.run(
+        infer_beam.run(
             recipe,
             networks,
             len(class_names) - 1,  # without the background
@@ -97,24 +97,26 @@ def main(runner_options):
         "max_side": recipe.side_limit(_MAX_SIDE.value),
     }
     if recipe.predicts_masks:
-        masks.run(recipe, net, source, output, scales, _FLIP.value, **work)
+        infer_masks.run(recipe, net, source, output, scales, _FLIP.value, **work)
         return
-    compute = cams.make_maps(net, **cams.map_options(recipe, scales, _FLIP.value))
+    compute = infer_cams.make_maps(net, **infer_cams.map_options(recipe, scales, _FLIP.value))
     # Before hours of work.
-    affinity = walk.load_affinity(affinity_run)
-    walk_options = walk.options(recipe) if walk.is_wanted() else {}
-    cams.run(recipe, compute, source, output, **work)
+    affinity = infer_walk.load_affinity(affinity_run)
+    walk_options = infer_walk.options(recipe) if infer_walk.is_wanted() else {}
+    infer_cams.run(recipe, compute, source, output, **work)
     if affinity is not None:
-        walk.run(affinity, walk_options, source, output, walk_output, **work)
+        infer_walk.run(affinity, walk_options, source, output, walk_output, **work)
 
 
 def _source_and_output(recipe, run_dir, class_names):
     from wsss_tf.data.folder import pictures_source
-    from wsss_tf.stages import checked_source
+    from wsss_tf.runs.training_run import checked_source
 
     output = pathlib.Path(_OUTPUT.value or run_dir)
-    if walk.is_wanted():  # --output is for the walk's labels, which the CAMs' must not replace
-        output = run_dir if _SPLIT.value else output / walk.CAM_FOLDER
+    if (
+        infer_walk.is_wanted()
+    ):  # --output is for the walk's labels, which the CAMs' must not replace
+        output = run_dir if _SPLIT.value else output / infer_walk.CAM_FOLDER
     if _INPUT.value:
         source = pictures_source(_INPUT.value, class_names)
     else:
@@ -134,7 +136,7 @@ def _split_source(recipe, class_names):
 
 def _check_flags(predicts_masks):
     """Refuse flags that mean nothing for the other kind of network."""
-    for name in cams.FLAGS if predicts_masks else masks.FLAGS:
+    for name in infer_cams.FLAGS if predicts_masks else infer_masks.FLAGS:
         if flags.FLAGS[name].present:
             kind = "predicts masks" if predicts_masks else "gives class activation maps"
             raise UserError(f"--{name} means nothing here: the network of this run {kind}.")

@@ -40,10 +40,10 @@ def main():
     # Here, so that --help and a misspelt flag answer at once.
     import tensorflow as tf
 
-    from wsss_tf import recipe as recipe_lib
-    from wsss_tf.pipelines.pipeline import load_pipeline
     from wsss_tf.pipelines.plan import make_plan
-    from wsss_tf.pipelines.stage import run_stages
+    from wsss_tf.pipelines.records import run_stages
+    from wsss_tf.pipelines.settings import load_pipeline
+    from wsss_tf.runs import recipe as recipe_lib
 
     # The commands need them; this process only looks through the data.
     tf.config.set_visible_devices([], "GPU")

@@ -38,8 +38,8 @@ def main():
         raise UserError("--run_dir is missing: the folder that the run is to be kept in.")
     profile_steps = _parse_profile_steps(_PROFILE_STEPS.value)
     # Here, so that --help and a misspelt flag answer at once.
-    from wsss_tf import recipe as recipe_lib
-    from wsss_tf.stages import train
+    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.training_run import train
 
     settings = _GIN_FILE.value, _GIN_BINDINGS.value
     if _DATA.value is not None:

@@ -25,7 +25,7 @@ import tensorflow as tf
 from load_test import stand_in
 from PIL import Image
 
-from wsss_tf import images
+from wsss_tf.files import images
 from wsss_tf.serving.client import find_pictures
 from wsss_tf.serving.versions import latest_version
 

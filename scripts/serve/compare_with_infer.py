@@ -112,7 +112,7 @@ def _metrics(run_dir):
 
 
 def _predicts_masks(run_dir):
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
 
     return recipe_lib.load_run(run_dir).predicts_masks
 

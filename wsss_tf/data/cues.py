@@ -4,9 +4,10 @@ import pathlib
 
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.data.transforms import compose, random_flip
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 
 def sec_augmentation(image_size=321, cues=None, flip=False, align_corners=False):

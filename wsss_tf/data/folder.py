@@ -10,10 +10,10 @@ import pathlib
 import numpy as np
 import tqdm
 
-from wsss_tf import images
 from wsss_tf.data.source import IGNORE, file_source, reduced_source
 from wsss_tf.errors import UserError
-from wsss_tf.picture_files import SUFFIXES, find_files, find_pictures
+from wsss_tf.files import images
+from wsss_tf.files.picture_files import SUFFIXES, find_files, find_pictures
 
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"

@@ -5,8 +5,8 @@ import pathlib
 
 import tensorflow as tf
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 
 def pseudo_label_source(split, base, folder):

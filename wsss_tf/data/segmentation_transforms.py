@@ -5,8 +5,8 @@ One random decision moves image and mask together; images are 8-bit until they a
 
 import tensorflow as tf
 
-from wsss_tf import images
 from wsss_tf.data.transforms import color_jitter, compose, normalize, random_crop, random_flip
+from wsss_tf.files import images
 
 
 def deeplab_augmentation(crop_size=448, min_scale=0.5, max_scale=1.5, shift=10, flip=True):

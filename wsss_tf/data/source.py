@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 IGNORE = 255
 

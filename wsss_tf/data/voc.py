@@ -19,11 +19,11 @@ import tqdm
 from absl import logging
 from PIL import Image
 
-from wsss_tf import images
 from wsss_tf.data.folder import labels_from_masks, read_id_list
 from wsss_tf.data.source import IGNORE, file_source
 from wsss_tf.errors import UserError
-from wsss_tf.picture_files import find_files
+from wsss_tf.files import images
+from wsss_tf.files.picture_files import find_files
 
 CLASS_NAMES = (
     "background",

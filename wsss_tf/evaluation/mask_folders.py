@@ -4,10 +4,10 @@ import pathlib
 
 from tqdm import tqdm
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation.confusion import Confusion, check_mask_values
 from wsss_tf.evaluation.metrics import mask_metrics
+from wsss_tf.files import images
 
 
 def evaluate_folders(predictions, masks, class_names, *, split=None, absent_as_zero=False):

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wsss_tf import images
+from wsss_tf.files import images
 
 # Text and grid colours that read well on a white page and on a dark one.
 _LIGHT = {"text": "#3d4450", "grid": "#e3e6ea", "face": "#ffffff"}

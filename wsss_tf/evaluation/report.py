@@ -8,7 +8,7 @@ import numpy as np
 from wsss_tf.evaluation import explorer, plots
 from wsss_tf.evaluation import metrics as metrics_lib
 from wsss_tf.evaluation.page import cam_panel, data_uri, legend, mask_panel, page, photo, swatch
-from wsss_tf.run_folder import write_text
+from wsss_tf.files.run_folder import write_text
 
 _SMALL = 180  # pixels on the longer side of pictures that several go in a row
 

@@ -6,12 +6,12 @@ import zipfile
 import numpy as np
 from tqdm import tqdm
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import plots, report
 from wsss_tf.evaluation.metrics import cam_metrics
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
+from wsss_tf.files import run_folder
 
 
 def evaluate_run(

@@ -4,12 +4,12 @@ import pathlib
 
 from tqdm import tqdm
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import report
 from wsss_tf.evaluation.confusion import Confusion
 from wsss_tf.evaluation.metrics import mask_metrics
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
+from wsss_tf.files import images
 
 
 def evaluate_run(

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import report
+from wsss_tf.files import run_folder
 
 
 def positions_to_score(run_dir, source):

@@ -40,7 +40,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 from wsss_tf.errors import UserError
-from wsss_tf.picture_files import SUFFIXES
+from wsss_tf.files.picture_files import SUFFIXES
 
 BAD_IMAGES, PICTURES, RESULT = "bad_images.jsonl", "pictures.jsonl", "labelling.json"
 _NAMESPACE = "wsss_tf"
@@ -53,11 +53,12 @@ class LabelOptions:
 
     Attributes:
       num_classes: C, foreground classes of the network.
-      background_threshold, label_threshold: as in `label.label_source`.
+      background_threshold, label_threshold: as in `write_cams.label_source`.
       crf: `powers` and `parameters` of `cam_crf.refine`; None for no CRF.
       walk: keyword arguments of `random_walk.label_by_walk`; None for no random walk.
       cam_folder: below the output, for the files of the maps where the walk's labels are beside.
-      max_side: as in `label.label_source`, `crf_stage.crf_source` and `random_walk.walk_source`.
+      max_side: as in `write_cams.label_source`, `write_crf.crf_source` and
+        `write_walk.walk_source`.
     """
 
     num_classes: int
@@ -81,7 +82,7 @@ class Labeller:
     def __init__(self, compute, affinity, options):
         import tensorflow as tf
 
-        from wsss_tf import images
+        from wsss_tf.files import images
 
         self.compute = compute
         self.affinity = affinity
@@ -108,7 +109,7 @@ class Labeller:
         Raises:
           tf.errors.OpError: it is no picture.
         """
-        from wsss_tf.inference import cam_crf, label
+        from wsss_tf.inference import cam_crf, write_cams
         from wsss_tf.inference.picture_batches import Picture
 
         options = self.options
@@ -120,10 +121,12 @@ class Labeller:
             cam_output = output / options.cam_folder
             with timer("cams"):
                 labels = self._labels(class_ids)
-                [ids], [maps] = label.present_maps(
+                [ids], [maps] = write_cams.present_maps(
                     self.compute, [picture], labels, options.label_threshold
                 )
-                label.write_labels(cam_output, image_id, ids, maps, options.background_threshold)
+                write_cams.write_labels(
+                    cam_output, image_id, ids, maps, options.background_threshold
+                )
             if options.crf is not None:
                 with timer("crf"):
                     cam_crf.refine(cam_output, image_id, image, size=picture.size, **options.crf)
@@ -141,7 +144,7 @@ class Labeller:
         return labels
 
     def _walk(self, output, image_id, image, class_ids, maps):
-        from wsss_tf import images
+        from wsss_tf.files import images
         from wsss_tf.inference.random_walk import label_by_walk
 
         affinities, grid = self.affinity(image[None])

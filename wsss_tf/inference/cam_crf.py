@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 
-from wsss_tf import png, run_folder
 from wsss_tf.errors import UserError
-from wsss_tf.inference import cam_files
+from wsss_tf.files import cam_files, png, run_folder
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.map_sizes import resize_maps
 
@@ -127,7 +126,7 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
     """Run the CRF on one image's CAMs and write the results into the run folder.
 
     Args:
-      run_dir: folder with `cams/`; see `wsss_tf.run_folder` for what is written.
+      run_dir: folder with `cams/`; see `wsss_tf.files.run_folder` for what is written.
       image_id: string.
       image: uint8 [h, w, 3] RGB, which the CRF runs on.
       parameters: `dense_crf.CrfParameters`.

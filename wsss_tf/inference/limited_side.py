@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
+from wsss_tf.files import images
 
 
 class LimitedSide(tf.Module):

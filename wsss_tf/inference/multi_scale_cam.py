@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
 EPSILON = ops.EPSILON

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from wsss_tf import images
+from wsss_tf.files import images
 
 # Of pictures run together: small ones share a batch, a large one is alone.
 _MAX_PIXELS = 2**20

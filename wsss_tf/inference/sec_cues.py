@@ -11,8 +11,9 @@ import numpy as np
 import scipy.ndimage
 import tensorflow as tf
 
-from wsss_tf import ops, run_folder
+from wsss_tf import ops
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 NO_CUE = 255
 

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from wsss_tf import images, ops
+from wsss_tf import ops
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 
 # How the 8-bit picture is brought to a scale: function of (pictures, size).
 RESIZE_METHODS = {

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
-from wsss_tf import images
 from wsss_tf.errors import UserError
+from wsss_tf.files import images
 from wsss_tf.interop import restricted_pickle
 
 

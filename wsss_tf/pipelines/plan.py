@@ -6,11 +6,11 @@ import hashlib
 import importlib.util
 import json
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_crf
-from wsss_tf.pipelines.pipeline import bindings_of
-from wsss_tf.pipelines.stage import Stage
+from wsss_tf.pipelines.records import Stage
+from wsss_tf.pipelines.settings import bindings_of
+from wsss_tf.runs import recipe as recipe_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
       train, score, val: `data.source.Source` of the three splits; `val` is None where the
         segmentation recipe has no validation split.
       crf_powers: low and high background power of the dense CRF.
-      report_images, full_supervision: as in `pipeline.Pipeline`.
+      report_images, full_supervision: as in `settings.Pipeline`.
     """
 
     stages: tuple
@@ -88,7 +88,7 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
     So that what is wrong with the last stage is said before the first begins.
 
     Args:
-      pipeline: `pipeline.Pipeline`.
+      pipeline: `settings.Pipeline`.
       gin_files: the first is the pipeline's own, the others are overlays of every recipe.
       gin_bindings: as the user gave them.
       run_dir: folder of all the stages, a `pathlib.Path`.

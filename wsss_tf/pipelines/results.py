@@ -4,12 +4,12 @@ import json
 
 from PIL import Image
 
-from wsss_tf import images, run_folder
 from wsss_tf.data.source import loader
 from wsss_tf.evaluation import run_cams
 from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
+from wsss_tf.files import images, run_folder
 
 _WALK = "random walk"
 

@@ -17,8 +17,9 @@ from absl import flags
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from wsss_tf import command, picture_files, run_folder
+from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files import picture_files, run_folder
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of pictures; its subfolders are searched too.")

@@ -24,8 +24,8 @@ import tempfile
 
 import tensorflow as tf
 
-from wsss_tf import images
-from wsss_tf.png import palette
+from wsss_tf.files import images
+from wsss_tf.files.png import palette
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -182,7 +182,7 @@ def save_cam_model(compute, path, class_names, max_pixels, background_threshold,
       compute: `inference.multi_scale_cam.MultiScaleCam`, or `LimitedSide` of one; its options are
         part of the graph.
       path, class_names, max_pixels: as in `save_mask_model`; background is the first name.
-      background_threshold, label_threshold: as in `inference.label.label_source`.
+      background_threshold, label_threshold: as in `inference.write_cams.label_source`.
     """
     _save(
         _CamService(compute, class_names, max_pixels, background_threshold, label_threshold), path

@@ -4,8 +4,8 @@ import pathlib
 
 import tensorflow as tf
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 
 class Checkpoints:

@@ -6,8 +6,8 @@ import zipfile
 import keras
 import numpy as np
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 
 def load_initial_weights(net, weights, origin=None):

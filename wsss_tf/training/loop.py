@@ -25,7 +25,7 @@ def fit(
     Args:
       step: compiled `training.step.TrainingStep`, built under its strategy's scope.
       batches: function of (first step, input_context) to the dataset of batches from that step on;
-        see `data.pipeline.training_batches`.
+        see `data.batches.training_batches`.
       steps_per_epoch: optimizer steps between two checkpoints.
       total_steps: how many the whole run has; its last epoch may be a shorter one.
       run_dir: run folder, a `pathlib.Path`; checkpoints and TensorBoard files go there.

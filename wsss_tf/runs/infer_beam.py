@@ -6,7 +6,7 @@ import json
 from absl import flags
 
 from wsss_tf.errors import UserError
-from wsss_tf.infer_stages import cams, walk
+from wsss_tf.runs import infer_cams, infer_walk
 
 _RUNNER = flags.DEFINE_string(
     "runner",
@@ -91,10 +91,10 @@ def load(run_dir, checkpoint, maps, affinity_run):
     """
     # Sets up TensorFlow as in a command, before it is imported; a worker is none.
     import wsss_tf.command  # noqa: F401
-    from wsss_tf import recipe as recipe_lib
+    from wsss_tf.runs import recipe as recipe_lib
 
     net = recipe_lib.load_network(run_dir, checkpoint)
-    return cams.make_maps(net, **maps), walk.load_affinity(affinity_run)
+    return infer_cams.make_maps(net, **maps), infer_walk.load_affinity(affinity_run)
 
 
 def run(recipe, networks, num_classes, pictures, output, overwrite, max_side, runner_options):
@@ -119,10 +119,10 @@ def run(recipe, networks, num_classes, pictures, output, overwrite, max_side, ru
     load(*networks)  # what is wrong with them is said here, and not by a worker
     options = beam_labels.LabelOptions(
         num_classes=num_classes,
-        **cams.thresholds(recipe),
-        crf=cams.crf_options(recipe),
-        walk=walk.options(recipe) if walk.is_wanted() else None,
-        cam_folder=walk.CAM_FOLDER if walk.is_wanted() else "",
+        **infer_cams.thresholds(recipe),
+        crf=infer_cams.crf_options(recipe),
+        walk=infer_walk.options(recipe) if infer_walk.is_wanted() else None,
+        cam_folder=infer_walk.CAM_FOLDER if infer_walk.is_wanted() else "",
         max_side=max_side,
     )
     result = beam_labels.run(

@@ -16,10 +16,10 @@ def run(recipe, net, source, output, scales, flip, **work):
       source: `data.source.Source`.
       output: folder, a `pathlib.Path`.
       scales, flip: None for the recipe's.
-      **work: `batch_size`, `overwrite` and `max_side` as in `inference.predict.predict_source`.
+      **work: `batch_size`, `overwrite` and `max_side` as in `inference.write_masks.predict_source`.
     """
-    from wsss_tf.inference.predict import predict_source
-    from wsss_tf.stages import make_postprocess, make_predictor
+    from wsss_tf.inference.write_masks import predict_source
+    from wsss_tf.runs.training_run import make_postprocess, make_predictor
 
     options = {"scales": scales, "flip": flip}
     options = {name: value for name, value in options.items() if value is not None}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import gin
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Recipe:
 IMAGENET = "imagenet"
 
 # Where the recipes are: in an installed package, and in a checkout.
-_PACKAGE = pathlib.Path(__file__).resolve().parent
+_PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 _FOLDERS = tuple(f for f in (_PACKAGE / "gin", _PACKAGE.parent / "gin") if f.is_dir())
 for _folder in _FOLDERS:
     gin.add_config_file_search_path(str(_folder))  # for `include` in a recipe
@@ -138,6 +138,23 @@ def _find(path):
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"--gin_file={path}: no such file, here or among the installed recipes.")
+
+
+# Imports in gin files from before modules moved, as in the config.gin of older runs, and what they
+# are now.
+_MOVED_IMPORTS = {
+    "from wsss_tf import recipe": "from wsss_tf.runs import recipe",
+    "from wsss_tf.pipelines import pipeline": "from wsss_tf.pipelines import settings as pipeline",
+}
+
+
+def _parse(path):
+    text = path.read_text(encoding="utf-8")
+    lines = [_MOVED_IMPORTS.get(line.partition("#")[0].strip(), line) for line in text.splitlines()]
+    if lines == text.splitlines():
+        gin.parse_config_file(str(path))  # which names the file in its errors
+    else:
+        gin.parse_config(lines)
 
 
 def load(gin_files, gin_bindings=(), kind=Recipe):
@@ -158,9 +175,10 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        gin.parse_config_files_and_bindings(
-            [str(_find(path)) for path in gin_files], list(gin_bindings)
-        )
+        for path in gin_files:
+            _parse(_find(path))
+        gin.parse_config(list(gin_bindings))
+        gin.finalize()
         return gin.get_configurable(kind)()
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, OSError) as error:
         if isinstance(error, UserError):

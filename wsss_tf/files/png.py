@@ -1,14 +1,14 @@
 """PNG files that Pillow writes: index masks, and stacks of probability maps in 16 bits.
 
-No TensorFlow here, so that worker processes start in a moment; `wsss_tf.images` reads both kinds of
-file inside a graph.
+No TensorFlow here, so that worker processes start in a moment; `wsss_tf.files.images` reads both
+kinds of file inside a graph.
 """
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from wsss_tf.errors import UserError
-from wsss_tf.run_folder import atomic_path
+from wsss_tf.files.run_folder import atomic_path
 
 PROBABILITY_ONE = 65535  # the value of a 16-bit pixel that stands for 1
 

@@ -22,8 +22,9 @@ import sys
 import time
 import uuid
 
-from wsss_tf import command, run_folder
+from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 STARTED, FINISHED, REMOVING = "started", "finished", "removing"
 _LOCK_SECONDS = 10  # a killed pipeline's last command takes a moment to end

@@ -14,8 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from wsss_tf.errors import UserError
-from wsss_tf.png import palette as palette
-from wsss_tf.png import save_mask as save_mask
+from wsss_tf.files.png import palette as palette
+from wsss_tf.files.png import save_mask as save_mask
 
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from wsss_tf.errors import UserError
-from wsss_tf.pipelines import stage as stage_lib
-from wsss_tf.pipelines.stage import Stage, read_record, run_stages
+from wsss_tf.pipelines import records as stage_lib
+from wsss_tf.pipelines.records import Stage, read_record, run_stages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -279,7 +279,7 @@ def test_a_command_without_a_result_is_a_bug(tmp_path, log):
 # Killed at any moment and started again: run by a script of its own.
 DRIVER = """
 import pathlib, sys
-from wsss_tf.pipelines import stage as stage_lib
+from wsss_tf.pipelines import records as stage_lib
 
 here, version = pathlib.Path(sys.argv[1]), sys.argv[2]
 run = here / "run"

@@ -1,6 +1,7 @@
 """The dense CRF on the CAMs of a whole split, over worker processes."""
 
-from wsss_tf.inference import cam_crf, cam_files
+from wsss_tf.files import cam_files
+from wsss_tf.inference import cam_crf
 from wsss_tf.inference.dense_crf import CAM_CRF
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 from wsss_tf.inference.process_pool import map_in_processes
@@ -19,7 +20,7 @@ def crf_source(
 
     Args:
       source: `data.source.Source`.
-      run_dir: folder with `cams/`, a `pathlib.Path`; see `wsss_tf.run_folder` for what is written.
+      run_dir: folder with `cams/`, a `pathlib.Path`; see `files.run_folder` for what is written.
       processes: worker processes; None for one a processor core.
       parameters: `dense_crf.CrfParameters`.
       powers: the low and the high background power.

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from wsss_tf import recipe as recipe_lib
 from wsss_tf.errors import UserError
+from wsss_tf.runs import recipe as recipe_lib
 
 # Stages that train, and what a binding for one of them alone begins with: cam/Recipe.epochs=2.
 TRAINED = ("cam", "affinity", "segmentation")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf.data import pipeline
+from wsss_tf.data import batches
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
 
@@ -33,7 +33,7 @@ def augment(example, rng_seed):
 
 def take(count, n=11, batch_size=3, **options):
     options = {"seed": 5, **options}
-    dataset = pipeline.training_batches(numbered(n), augment, batch_size, **options)
+    dataset = batches.training_batches(numbered(n), augment, batch_size, **options)
     return [{k: v.numpy() for k, v in batch.items()} for batch in dataset.take(count)]
 
 
@@ -46,13 +46,13 @@ def assert_equal(batches, expected):
 
 
 def test_batch_holds_what_the_training_step_needs():
-    dataset = pipeline.training_batches(numbered(11), augment, 3, seed=0)
+    dataset = batches.training_batches(numbered(11), augment, 3, seed=0)
     spec = dataset.element_spec
     assert spec["image"] == tf.TensorSpec([3, 4, 5, 3], tf.float32)
     assert spec["labels"] == tf.TensorSpec([3, 3], tf.float32)
     assert spec["index"] == tf.TensorSpec([3], tf.int64)
     assert "id" not in spec
-    assert spec["uniform"] == tf.TensorSpec([3, pipeline.UNIFORM_DRAWS], tf.float32)
+    assert spec["uniform"] == tf.TensorSpec([3, batches.UNIFORM_DRAWS], tf.float32)
     assert spec["rng_seed"] == tf.TensorSpec([3, 2], tf.int32)
     [batch] = take(1)
     for image, labels, index in zip(batch["image"], batch["labels"], batch["index"]):
@@ -74,7 +74,7 @@ def test_every_example_once_an_epoch():
 
 
 def test_remainder_is_left_out_of_an_epoch_but_not_for_ever():
-    assert pipeline.steps_per_epoch(numbered(11), 3) == 3
+    assert batches.steps_per_epoch(numbered(11), 3) == 3
     epochs = np.stack([batch["index"] for batch in take(40 * 3)]).reshape(40, 9)
     for epoch in epochs:
         assert len(set(epoch)) == 9
@@ -103,7 +103,7 @@ def test_two_replicas_split_each_batch_by_position():
     if len(devices) < 2:
         pytest.skip("needs two logical CPU devices")
     strategy = tf.distribute.MirroredStrategy(devices)
-    dataset = pipeline.training_batches(numbered(11), augment, 4, seed=5)
+    dataset = batches.training_batches(numbered(11), augment, 4, seed=5)
     distributed = iter(strategy.experimental_distribute_dataset(dataset))
     for expected in take(5, batch_size=4):
         batch = next(distributed)
@@ -153,19 +153,19 @@ def test_as_many_examples_as_a_batch():
 
 
 def test_fewer_examples_than_a_batch_are_drawn_again():
-    assert pipeline.steps_per_epoch(numbered(3), 8) == 1
-    batches = take(6, n=3, batch_size=8)
-    drawn = np.concatenate([batch["index"] for batch in batches])
+    assert batches.steps_per_epoch(numbered(3), 8) == 1
+    taken = take(6, n=3, batch_size=8)
+    drawn = np.concatenate([batch["index"] for batch in taken])
     passes = drawn.reshape(16, 3)
     assert (np.sort(passes) == [0, 1, 2]).all()
     assert len({tuple(one) for one in passes}) > 3
-    seeds = {tuple(seed) for batch in batches for seed in batch["rng_seed"]}
+    seeds = {tuple(seed) for batch in taken for seed in batch["rng_seed"]}
     assert len(seeds) == 48  # each time augmented in another way
-    assert_equal(take(2, n=3, batch_size=8, first_step=4), batches[4:])
+    assert_equal(take(2, n=3, batch_size=8, first_step=4), taken[4:])
 
 
 def test_examples_come_in_order():
     source = numbered(7)
-    found = [element["id"].numpy().decode() for element in pipeline.examples(source)]
+    found = [element["id"].numpy().decode() for element in batches.examples(source)]
     assert tuple(found) == source.ids
-    assert int(tf.data.experimental.cardinality(pipeline.examples(source))) == 7
+    assert int(tf.data.experimental.cardinality(batches.examples(source))) == 7

@@ -1,4 +1,4 @@
-"""The stages of a run: data, network and step from a recipe, put together in a run folder."""
+"""The training of a run: data, network and step from a recipe, put together in a run folder."""
 
 import json
 import pathlib
@@ -6,21 +6,22 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from wsss_tf import recipe as recipe_lib
-from wsss_tf import run_folder
-from wsss_tf.data import checks, pipeline
+from wsss_tf.data import batches as batches_lib
+from wsss_tf.data import checks
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.interop.imagenet import imagenet_weights
+from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.validation import make_mask_validation, make_validation
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.hosts import is_chief
 from wsss_tf.training.initial_weights import load_initial_weights
 from wsss_tf.training.loop import fit
-from wsss_tf.validation import make_mask_validation, make_validation
 
 
 def train(recipe, run_dir, profile_steps=None):
@@ -47,7 +48,7 @@ def train(recipe, run_dir, profile_steps=None):
     if recipe.prepare_source is not None:
         source = recipe.prepare_source(source)
     augmentation = recipe.augmentation()
-    steps = max(pipeline.steps_per_epoch(source, recipe.batch_size), recipe.min_epoch_steps)
+    steps = max(batches_lib.steps_per_epoch(source, recipe.batch_size), recipe.min_epoch_steps)
     if recipe.batch_size > len(source):
         print(
             f"note: split {source.split!r} of {source.name} has {len(source)} images, fewer than a "
@@ -89,7 +90,7 @@ def train(recipe, run_dir, profile_steps=None):
         raise UserError(f"--profile_steps begins with {profile_steps[0]}; there are {total_steps}.")
 
     def batches(first_step, input_context=None):
-        return pipeline.training_batches(
+        return batches_lib.training_batches(
             source, augmentation, recipe.batch_size, recipe.seed, first_step, input_context
         )
 

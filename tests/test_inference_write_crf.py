@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf import images, png, run_folder
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
+from wsss_tf.files import images, png, run_folder
 from wsss_tf.inference.cam_crf import crf_label, crf_probs, refine
-from wsss_tf.inference.crf_stage import crf_source
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.process_pool import map_in_processes
+from wsss_tf.inference.write_crf import crf_source
 
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 

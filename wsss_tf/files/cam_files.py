@@ -2,8 +2,8 @@
 
 import zipfile
 
-from wsss_tf import run_folder
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 
 
 def require(source, run_dir):

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from wsss_tf.errors import UserError
-from wsss_tf.infer_stages import cams
+from wsss_tf.runs import infer_cams
 
 # Of the CAMs' own files, where --output is for the walk's labels.
 CAM_FOLDER = "cam_stage"
@@ -66,8 +66,8 @@ def load_affinity(run):
     """
     if run is None:
         return None
-    from wsss_tf import recipe as recipe_lib
     from wsss_tf.inference.random_walk import PictureAffinity
+    from wsss_tf.runs import recipe as recipe_lib
 
     net = recipe_lib.load_network(run)
     if "features" not in net.output:
@@ -91,10 +91,12 @@ def options(recipe):
 
     power = _BACKGROUND_POWER.value
     return {
-        "background_power": cams.followed_power(recipe, WALK_POWER) if power is None else power,
+        "background_power": infer_cams.followed_power(recipe, WALK_POWER)
+        if power is None
+        else power,
         "affinity_power": _AFFINITY_POWER.value,
         "steps": _WALK_STEPS.value,
-        "crf": cams.scaled_crf(RANDOM_WALK_CRF) if _WALK_CRF.value else None,
+        "crf": infer_cams.scaled_crf(RANDOM_WALK_CRF) if _WALK_CRF.value else None,
     }
 
 
@@ -103,7 +105,7 @@ def run(affinity, walk_options, source, cam_run, output, **work):
 
     `walk_options` is what `options` gives; `work` is `batch_size`, `overwrite` and `max_side`.
     """
-    from wsss_tf.inference.random_walk import walk_source
+    from wsss_tf.inference.write_walk import walk_source
 
     written, kept = walk_source(
         affinity,

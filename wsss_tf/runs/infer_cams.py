@@ -72,7 +72,7 @@ _CRF_PROCESSES = flags.DEFINE_integer(
 
 
 def crf_options(recipe):
-    """Return `powers` and `parameters` of `inference.crf_stage.crf_source`, from flags.
+    """Return `powers` and `parameters` of `inference.write_crf.crf_source`, from flags.
 
     None if no dense CRF is asked for.
 
@@ -151,7 +151,7 @@ def scaled_crf(parameters):
 
 
 def thresholds(recipe):
-    """Return the thresholds of a run, as `inference.label.label_source` takes them."""
+    """Return the thresholds of a run, as `inference.write_cams.label_source` takes them."""
     threshold = _BACKGROUND_THRESHOLD.value
     return {
         "background_threshold": recipe.background_threshold if threshold is None else threshold,
@@ -204,10 +204,10 @@ def run(recipe, compute, source, output, **work):
       compute: as `make_maps` gives.
       source: `data.source.Source`.
       output: folder, a `pathlib.Path`.
-      **work: `batch_size`, `overwrite` and `max_side` as in `inference.label.label_source`.
+      **work: `batch_size`, `overwrite` and `max_side` as in `inference.write_cams.label_source`.
     """
-    from wsss_tf.inference.crf_stage import crf_source
-    from wsss_tf.inference.label import label_source
+    from wsss_tf.inference.write_cams import label_source
+    from wsss_tf.inference.write_crf import crf_source
 
     crf = crf_options(recipe)
     written, kept = label_source(compute, source, output, **thresholds(recipe), **work)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsss_tf import images
+from wsss_tf.files import images
 from wsss_tf.inference.map_sizes import strongest_at
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from wsss_tf import images, run_folder
 from wsss_tf.evaluation.threshold_sweep import label_pixels
+from wsss_tf.files import images, run_folder
 from wsss_tf.inference.map_sizes import resize_maps
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 

@@ -1,0 +1,1 @@
+"""What is on disk: pictures, masks, and the files of a run."""

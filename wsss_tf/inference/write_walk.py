@@ -1,0 +1,70 @@
+"""Pseudo labels by the random walk for every image of a source."""
+
+import numpy as np
+
+from wsss_tf.files import cam_files, images, run_folder
+from wsss_tf.inference.cam_crf import WALK_POWER
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
+from wsss_tf.inference.random_walk import label_by_walk
+
+
+def walk_source(
+    compute,
+    source,
+    cam_run,
+    output,
+    background_power=WALK_POWER,
+    affinity_power=8.0,
+    steps=64,
+    crf=None,
+    batch_size=8,
+    overwrite=False,
+    max_side=None,
+):
+    """Write `pseudo_labels/<id>.png` for every image of a source.
+
+    Args:
+      compute: `PictureAffinity`.
+      source: `data.source.Source`.
+      cam_run: folder with `cams/`, a `pathlib.Path`.
+      output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
+      background_power, affinity_power, steps, crf: as in `label_by_walk`.
+      batch_size: images of equal size that follow each other go through the network together.
+      overwrite: write again what is there; otherwise labels newer than the CAMs are left alone.
+      max_side: on larger images all of it runs at this longer side, pixels; None for no limit.
+
+    Returns:
+      (written, kept): numbers of images.
+
+    Raises:
+      UserError: CAM files are missing, broken or of another size.
+    """
+    cam_files.require(source, cam_run)
+    folder = output / "pseudo_labels"
+
+    def is_done(image_id):
+        label = folder / f"{image_id}.png"
+        cam = run_folder.cam_path(cam_run / "cams", image_id)
+        return label.is_file() and label.stat().st_mtime_ns >= cam.stat().st_mtime_ns
+
+    todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
+    with progress(source, todo, "walk", max_side) as done:
+        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+            affinities, grid = compute(np.stack([picture.image for picture in batch]))
+            for picture, affinity in zip(batch, affinities.numpy()):
+                image_id = source.ids[picture.position]
+                class_ids, cams = cam_files.load(cam_run, image_id, picture.size)
+                label = label_by_walk(
+                    picture.image,
+                    class_ids,
+                    cams,
+                    affinity,
+                    grid,
+                    background_power=background_power,
+                    affinity_power=affinity_power,
+                    steps=steps,
+                    crf=crf,
+                )
+                images.save_mask(folder / f"{image_id}.png", label)
+                done(picture.position)
+    return len(todo), len(source) - len(todo)

@@ -1,0 +1,1 @@
+"""What the entry points call: recipes, training, validation, and the kinds of inference."""
