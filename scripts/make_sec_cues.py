@@ -164,13 +164,14 @@ def _from_runs(output, size):
     import tensorflow as tf
 
     from wsss_tf import ops
+    from wsss_tf.files.run_folder import RunFolder
     from wsss_tf.inference import sec_cues
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.runs.training_run import checked_source
 
     recipe = recipe_lib.load_run(_FOREGROUND_RUN.value, _GIN_BINDINGS.value)
     networks = [recipe_lib.load_network(run.value) for run in (_FOREGROUND_RUN, _BACKGROUND_RUN)]
-    names = [recipe_lib.load_class_names(run.value) for run in (_FOREGROUND_RUN, _BACKGROUND_RUN)]
+    names = [RunFolder(run.value).read_class_names() for run in (_FOREGROUND_RUN, _BACKGROUND_RUN)]
     source = recipe.source(split=_SPLIT.value).without_masks()
     if len({*names, tuple(source.class_names)}) != 1:
         raise UserError(

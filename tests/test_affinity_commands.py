@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,11 @@ import pytest
 from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
+from wsss_tf.data.folder import pictures_source
 from wsss_tf.files import images, png, run_folder
+from wsss_tf.files.cam_record import make_record, save_record
+from wsss_tf.inference.write_crf import crf_source
+from wsss_tf.runs import refine
 
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 
@@ -47,6 +52,33 @@ def test_crf_files_agree_with_the_cams(folder):
             np.testing.assert_array_equal(label, ids[probs.argmax(-1)])
 
 
+def contents(*folders):
+    """Return {name: bytes} of the PNGs below folders, each without its path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for folder in folders
+        for path in sorted(folder.rglob("*.png"))
+    }
+
+
+def crf_files(folder):
+    return {
+        f"{name}/{path}": data
+        for name in ("crf_low", "crf_high", "crf_low_labels", "crf_high_labels")
+        for path, data in contents(folder / name).items()
+    }
+
+
+def test_refine_gives_the_files_of_infer(folder):
+    """Of drawn pictures, which need the recipe."""
+    cam = (f"--run_dir={folder / 'cam'}", "--split=train")
+    before = crf_files(folder / "cam")
+    assert len(before) == 48
+    assert "dense CRF: 0 written, 12 kept" in ok("refine", *cam)
+    assert "dense CRF: 12 written, 0 kept" in ok("refine", *cam, "--overwrite")
+    assert crf_files(folder / "cam") == before
+
+
 def test_random_walk_and_its_score(folder):
     arguments = (
         f"--run_dir={folder / 'cam'}",
@@ -68,6 +100,15 @@ def test_random_walk_and_its_score(folder):
         assert set(np.unique(label)) <= {0, *class_ids}
     labels[3].unlink()
     assert "random walk: 1 written, 11 kept" in ok("infer", *arguments, "--walk_crf")
+    before = contents(folder / "affinity/pseudo_labels")
+    before.pop(labels[3].name)  # of --walk_crf
+    arguments = [argument for argument in arguments if argument.startswith(("--run", "--split"))]
+    affinity = (f"--affinity_run={folder / 'affinity'}", "--walk_steps=4")
+    out = ok("walk", *arguments, *affinity, f"--output={folder / 'walked'}")
+    assert "random walk: 12 written, 0 kept" in out
+    after = contents(folder / "walked/pseudo_labels")
+    assert after.keys() - before.keys() == {labels[3].name}
+    assert before.items() <= after.items()
 
     from wsss_tf.data.shapes import shapes_source
 
@@ -111,6 +152,17 @@ def test_random_walk_of_a_folder_of_pictures(folder, tmp_path):
     ids, probs = png.load_probabilities(tmp_path / "out/cam_stage/crf_high/c.png")
     assert probs.shape == (90, 67, len(ids))
 
+    # The same from the CAMs alone, of which the record beside them tells all that is needed.
+    shutil.copytree(tmp_path / "out/cam_stage/cams", tmp_path / "again/cams")
+    cams = (f"--run_dir={tmp_path / 'again'}", "--split=all")
+    ok("refine", *cams)
+    assert crf_files(tmp_path / "again") == crf_files(tmp_path / "out/cam_stage")
+    walked = tmp_path / "walked"
+    ok("walk", *cams, f"--affinity_run={folder / 'affinity'}", f"--output={walked}")
+    labels = contents(tmp_path / "out/pseudo_labels")
+    assert len(labels) == 3
+    assert contents(walked / "pseudo_labels") == labels
+
 
 def children(pid):
     """Return the ids of the processes below one, Linux only."""
@@ -141,14 +193,60 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
         "--crf",
         "--crf_processes=2",
     )
+    done = kill_at_first_map(tmp_path, "infer", *arguments)
+    out = ok("infer", *arguments)
+    assert f"dense CRF: {24 - done} written, {done} kept" in out
+    check_maps(tmp_path, 24)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_killed_refine_goes_on_without_tensorflow(tmp_path):
+    stub = tmp_path / "stub/tensorflow"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("raise ImportError('TensorFlow is not wanted here')")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{stub.parent}:{ENVIRONMENT['PYTHONPATH']}"}
+    run_dir, source = tmp_path / "run", cams_of_files(tmp_path)
+    arguments = (f"--run_dir={run_dir}", "--split=all", "--crf_processes=2")
+    done = kill_at_first_map(run_dir, "refine", *arguments, environment=environment)
+    result = subprocess.run(
+        command("refine", *arguments), env=environment, capture_output=True, text=True
+    )
+    assert f"dense CRF: {24 - done} written, {done} kept" in result.stdout, result.stderr
+    check_maps(run_dir, 24)
+    # What infer --crf writes, whose pictures TensorFlow reads.
+    found = crf_files(run_dir)
+    options = refine.crf_options(background_threshold=0.4)
+    assert crf_source(source, run_dir, overwrite=True, processes=2, **options) == (24, 0)
+    assert crf_files(run_dir) == found
+
+
+def cams_of_files(folder):
+    """Write pictures of several kinds, and CAM files as inference leaves them."""
+    rng = np.random.default_rng(0)
+    (folder / "in").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for i in range(24):
+        picture = Image.fromarray(rng.integers(0, 255, (128, 160, 3), dtype=np.uint8))
+        if i % 3 == 0:
+            picture.save(folder / f"in/{i:02}.jpg", exif=turned)
+        else:
+            picture.convert("P" if i % 3 == 1 else "L").save(folder / f"in/{i:02}.png")
+    source = pictures_source(folder / "in", ("background", "x", "y"))
+    for i in range(24):
+        size = (160, 128) if i % 3 == 0 else (128, 160)
+        run_folder.save_cams(folder / "run/cams", f"{i:02}", [1, 2], rng.random((2, *size)))
+    save_record(folder / "run", make_record(source, folder, (), 0.4, None))
+    return source
+
+
+def kill_at_first_map(folder, *line, environment=ENVIRONMENT):
+    """Kill a command as soon as the CRF has refined a picture; return how many it has refined."""
     process = subprocess.Popen(
-        command("infer", *arguments),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        command(*line), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
-    while not any(tmp_path.glob("crf_high/*.png")):
+    while not any(folder.glob("crf_high/*.png")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -159,14 +257,16 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
     while any(map(is_alive, workers)):  # they do not outlive their parent
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    done = {path.stem for path in tmp_path.glob("crf_high/*.png") if path.name[0] != "."}
+    done = {path.stem for path in folder.glob("crf_high/*.png") if path.name[0] != "."}
     assert 0 < len(done) < 24
-    out = ok("infer", *arguments)
-    assert f"dense CRF: {24 - len(done)} written, {len(done)} kept" in out
-    for path in tmp_path.glob("crf_*/[!.]*.png"):
+    return len(done)
+
+
+def check_maps(folder, count):
+    for path in folder.glob("crf_*/[!.]*.png"):
         if not path.parent.name.endswith("_labels"):
             png.load_probabilities(path)
-    assert len(list(tmp_path.glob("crf_high/[!.]*.png"))) == 24
+    assert len(list(folder.glob("crf_high/[!.]*.png"))) == count
 
 
 def test_mistakes_end_in_one_line(folder, tmp_path):
@@ -183,8 +283,15 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(result, "affinity_augmentation.stride = 8")
     binding = f"--gin_bindings=with_crf_maps.cam_run='{tmp_path}'"
     result = run("train", *AFFINITY, binding, f"--run_dir={tmp_path / 'a'}")
-    user_error(result, "24 of 24 files", "--crf")
+    user_error(result, "24 of 24 files", "wsss_tf.refine")
     result = run("infer", cam, "--split=val", "--crf", "--crf_processes=0")
     user_error(result, "crf_processes")
     user_error(run("infer", cam, "--split=val", "--crf", "--crf_powers=9"), "--crf_powers=9", "two")
     user_error(run("infer", cam, "--split=val", "--crf_powers=3,9"), "without --crf")
+    walk = ("walk", cam, "--split=train")
+    user_error(run(*walk), "--affinity_run is missing")
+    user_error(run(*walk, f"--affinity_run={tmp_path}"), str(tmp_path), "no config.gin")
+    result = run(*walk, f"--affinity_run={folder / 'cam'}")
+    user_error(result, "holds the labels of the CAMs")
+    user_error(run("refine", cam), "--split is missing")
+    user_error(run("refine", f"--run_dir={tmp_path}", "--split=all"), "no CAMs", "wsss_tf.infer")

@@ -15,6 +15,7 @@ from foreign_files import write_mxnet, write_torch
 
 from wsss_tf.backbones.resnet38 import resnet38
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.interop import resnet38_names
 from wsss_tf.models.seam import seam_network
 from wsss_tf.runs import recipe as recipe_lib
@@ -250,7 +251,7 @@ def test_seam_as_weights_and_as_a_run(converted):
         close(outputs["cam"], cam)
         close(outputs["cam_rv"], refined)
 
-    assert recipe_lib.load_class_names(run_dir) == CLASSES
+    assert RunFolder(run_dir).read_class_names() == CLASSES
     assert (run_dir / "config.gin").read_text().startswith("# Converted from seam.pth")
     assert "holds a run already" in refused(*arguments)
 

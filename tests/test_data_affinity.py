@@ -64,7 +64,7 @@ def folder(tmp_path):
     for index, image_id in enumerate("abc"):
         Image.fromarray(picture(index)).save(tmp_path / f"{image_id}.png")
         for name in ("crf_low", "crf_high"):
-            path = run_folder.crf_path(tmp_path / "run", name, image_id)
+            path = run_folder.RunFolder(tmp_path / "run").crf(name, image_id)
             png.save_probabilities(path, CLASS_IDS[index], probabilities(index, name))
     return tmp_path
 
@@ -166,7 +166,7 @@ def test_maps_that_are_missing_or_do_not_fit(folder):
     with pytest.raises(UserError, match="holds no probability maps"):
         with_crf_maps(source, run)
     (run / "crf_low/b.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 6 files .* --run_dir=.*run --split=train --crf"):
+    with pytest.raises(UserError, match=r"1 of 6 .*wsss_tf\.refine --run_dir=.*run --split=train"):
         with_crf_maps(source, run)
 
 

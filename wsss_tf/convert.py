@@ -16,7 +16,7 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder, atomic_path
 
 _MODELS = ("resnet38", "seam", "affinitynet", "deeplab", "sec_cues")
 # What --run_dir takes as its recipe where no --gin_file is given.
@@ -96,7 +96,7 @@ def _convert_weights(source):
         if names:
             print(f"  {what}: {', '.join(names)}")
     if _OUTPUT.value:
-        with run_folder.atomic_path(_OUTPUT.value) as temporary:
+        with atomic_path(_OUTPUT.value) as temporary:
             np.savez(temporary, **arrays)
         print(f"weights: {_OUTPUT.value}")
     if _RUN_DIR.value:
@@ -122,7 +122,7 @@ def _check_flags():
         raise UserError("--run_dir needs a whole network; resnet38 is a backbone only.")
     elif not _GIN_FILE.value and _MODEL.value not in _RECIPES:
         raise UserError(f"--run_dir: give the recipe of {_MODEL.value} with --gin_file.")
-    elif (pathlib.Path(_RUN_DIR.value) / "config.gin").exists():
+    elif RunFolder(_RUN_DIR.value).config.exists():
         raise UserError(f"--run_dir={_RUN_DIR.value}: holds a run already; give a new folder.")
 
 
@@ -151,14 +151,14 @@ def _make_run(source, arrays, class_names):
     num_classes = len(class_names) if recipe.cam_output is None else foreground
     net = recipe.network(num_classes=num_classes)
     _assign(net, arrays, source)
-    run_dir = pathlib.Path(_RUN_DIR.value)
-    with run_folder.atomic_path(run_dir / "checkpoints" / "last.keras") as temporary:
+    run = RunFolder(_RUN_DIR.value)
+    with atomic_path(run.network()) as temporary:
         net.save(temporary)
-    run_folder.write_text(run_dir / "class_names.txt", "\n".join(class_names) + "\n")
+    run.write_class_names(class_names)
     recipe_lib.save_parsed_config(
-        run_dir, f"Converted from {source.name} with wsss_tf.convert; not trained in this folder."
+        run, f"Converted from {source.name} with wsss_tf.convert; not trained in this folder."
     )
-    print(f"run: {run_dir}")
+    print(f"run: {run.path}")
 
 
 def _assign(net, arrays, source):

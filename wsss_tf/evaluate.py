@@ -17,7 +17,7 @@ from absl import flags
 from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import metrics as metrics_lib
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder, write_json
 
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Run folder with config.gin, and cams/ or predictions/."
@@ -86,7 +86,7 @@ def _evaluate_run_command():
     # Here, because two folders of masks need neither gin nor matplotlib, and --help nothing at all.
     from wsss_tf.data.source import loader
 
-    run_dir, recipe, source = _run_and_source()
+    run, recipe, source = _run_and_source()
     options = {
         "absent_as_zero": _ABSENT_AS_ZERO.value,
         "num_report_images": _REPORT_IMAGES.value,
@@ -96,27 +96,27 @@ def _evaluate_run_command():
 
         if flags.FLAGS["background_threshold"].present:
             raise UserError("--background_threshold is for CAMs; this run predicts masks.")
-        options["draw_attention"] = _attention_drawer(run_dir, source)
+        options["draw_attention"] = _attention_drawer(run, source)
     else:
         from wsss_tf.evaluation.run_cams import evaluate_run
 
         options["background_threshold"] = _BACKGROUND_THRESHOLD.value
-    metrics = evaluate_run(source, loader(source), run_dir, **options)
+    metrics = evaluate_run(source, loader(source), run, **options)
     metrics_lib.print_table(metrics)
-    print(f"report: {run_dir / 'report.html'}")
+    print(f"report: {run.report()}")
 
 
-def _attention_drawer(run_dir, source):
+def _attention_drawer(run, source):
     """Return what draws the attention maps of the run's network; None if it has none."""
     from wsss_tf.inference.attention import attention_drawer, find_attention
     from wsss_tf.runs import recipe as recipe_lib
 
     if not _REPORT_IMAGES.value:
         return None
-    if not recipe_lib.network_path(run_dir).is_file():
+    if not run.network().is_file():
         print("no network in this run folder: the report is without attention maps.")
         return None
-    attention = find_attention(recipe_lib.load_network(run_dir))
+    attention = find_attention(recipe_lib.load_network(run))
     if attention is None:
         return None
     return attention_drawer(attention, source.class_names, source.has_background)
@@ -126,12 +126,12 @@ def _run_and_source():
     """Return the run's folder, its recipe, and the split to score."""
     from wsss_tf.runs import recipe as recipe_lib
 
-    run_dir = pathlib.Path(_RUN_DIR.value)
-    recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
+    run = RunFolder(_RUN_DIR.value)
+    recipe = recipe_lib.load_run(run, _GIN_BINDINGS.value)
     split = _SPLIT.value or recipe.validation_split
     if split is None:
         raise UserError("this run has no validation split; say which to score with --split.")
-    return run_dir, recipe, recipe.true_source(split)
+    return run, recipe, recipe.true_source(split)
 
 
 def _evaluate_folder_of_run_command():
@@ -143,8 +143,8 @@ def _evaluate_folder_of_run_command():
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} means nothing for predicted masks.")
     _check_output()
-    run_dir, _, source = _run_and_source()
-    positions, skipped = positions_to_score(run_dir, source)
+    run, _, source = _run_and_source()
+    positions, skipped = positions_to_score(run, source)
     folder = pathlib.Path(_PREDICTIONS.value)
     _report(
         score_masks(
@@ -173,7 +173,7 @@ def _report(metrics):
     if metrics.get("unlabelled_pixels"):
         print(f"{metrics['unlabelled_pixels']} pixels predicted 255 count as missed.")
     if _OUTPUT.value:
-        run_folder.write_json(_OUTPUT.value, metrics)
+        write_json(_OUTPUT.value, metrics)
         print(f"metrics: {_OUTPUT.value}")
 
 

@@ -14,6 +14,7 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import RunFolder, write_json
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions; made if missing.")
@@ -64,13 +65,13 @@ def main():
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.serving.versions import new_version
 
-    run_dir = pathlib.Path(_RUN_DIR.value)
-    recipe = recipe_lib.load_run(run_dir)
-    net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
-    class_names = recipe_lib.load_class_names(run_dir)
+    run = RunFolder(_RUN_DIR.value)
+    recipe = recipe_lib.load_run(run)
+    net = recipe_lib.load_network(run, _CHECKPOINT.value)
+    class_names = run.read_class_names()
     make = _mask_model if recipe.predicts_masks else _cam_model
     limit = recipe.side_limit(_MAX_SIDE.value)
-    save, options = make(recipe, net, scales, limit, run_dir)
+    save, options = make(recipe, net, scales, limit, run)
     with new_version(_OUTPUT.value, _VERSION.value) as version:
         save(version.path, class_names, _MAX_PIXELS.value)
         _write_warmup(version.path, sizes)
@@ -88,14 +89,14 @@ def _parse_size(text):
     return int(height), int(width)
 
 
-def _cam_model(recipe, net, scales, max_side, run_dir):
+def _cam_model(recipe, net, scales, max_side, run):
     """Return the function that writes a SavedModel of CAMs, and its options by name."""
     from wsss_tf.inference.limited_side import limited
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
     from wsss_tf.serving.saved_model import save_cam_model
 
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
-    threshold, origin = _background_threshold(recipe, run_dir)
+    threshold, origin = _background_threshold(recipe, run)
     options = {
         "scales": list(scales),
         "flip": _FLIP.value,
@@ -114,18 +115,18 @@ def _cam_model(recipe, net, scales, max_side, run_dir):
     return save, options
 
 
-def _background_threshold(recipe, run_dir):
+def _background_threshold(recipe, run):
     """Return the threshold of the masks, and where it comes from."""
     if _BACKGROUND_THRESHOLD.value is not None:
         return _BACKGROUND_THRESHOLD.value, "--background_threshold"
-    path = run_dir / "metrics.json"
+    path = run.metrics()
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "best_background_threshold" not in metrics:
         return recipe.background_threshold, "Recipe.background_threshold"
     return metrics["best_background_threshold"], f"{path}, split {metrics.get('split')!r}"
 
 
-def _mask_model(recipe, net, scales, max_side, run_dir):
+def _mask_model(recipe, net, scales, max_side, run):
     """Return the same for a network that predicts masks."""
     from wsss_tf.inference.limited_side import limited
     from wsss_tf.runs.training_run import make_predictor
@@ -164,7 +165,6 @@ def _write_options(path, options):
     import tensorflow as tf
 
     import wsss_tf
-    from wsss_tf.files import run_folder
 
     record = {
         "run_dir": str(pathlib.Path(_RUN_DIR.value).resolve()),
@@ -175,7 +175,7 @@ def _write_options(path, options):
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    run_folder.write_json(path / "assets.extra" / "export.json", record)
+    write_json(path / "assets.extra" / "export.json", record)
 
 
 if __name__ == "__main__":

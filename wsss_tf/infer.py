@@ -2,8 +2,6 @@
 
   python -m wsss_tf.infer --run_dir=RUN --split=train
   python -m wsss_tf.infer --run_dir=RUN --input=FOLDER --output=FOLDER2
-  python -m wsss_tf.infer --run_dir=RUN --split=train --crf                       and the dense CRF
-  python -m wsss_tf.infer --run_dir=RUN --split=train --random_walk --affinity_run=RUN2
   python -m wsss_tf.infer --run_dir=RUN --input='FOLDER/**.jpg' --output=OUT --runner=DirectRunner
                           -- --direct_num_workers=8 --direct_running_mode=multi_processing
 
@@ -11,19 +9,23 @@ A run on image labels gives class activation maps (cams/) and pseudo_labels/; a 
 predicts masks gives predictions/, palette PNGs with values 0..K-1. Files that are already there are
 kept, so an interrupted command can be run again. With --runner the same files come out of Apache
 Beam, in archives; what follows -- are the runner's own options.
-"""
 
-import pathlib
+--crf and --random_walk go on with what wsss_tf.refine and wsss_tf.walk do:
+  python -m wsss_tf.infer --run_dir=RUN --split=train --crf
+  python -m wsss_tf.infer --run_dir=RUN --split=train --random_walk --affinity_run=RUN2
+"""
 
 from absl import flags
 
-from wsss_tf import command
+from wsss_tf import command, command_flags
 from wsss_tf.errors import UserError
-from wsss_tf.runs import infer_beam, infer_cams, infer_masks, infer_walk
+from wsss_tf.files.run_folder import RunFolder
 
-for _module in (infer_cams, infer_masks, infer_beam, infer_walk):
-    flags.adopt_module_key_flags(_module)  # for --help
-
+command_flags.define_files()
+command_flags.define_crf()
+command_flags.define_crf_scale()
+command_flags.define_walk()
+flags.adopt_module_key_flags(command_flags)  # for --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the run's data set.")
 _INPUT = flags.DEFINE_string(
@@ -49,97 +51,177 @@ _MAX_SIDE = flags.DEFINE_integer(
     0,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-    "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
+
+# === Masks ===
+
+_POSTPROCESS = flags.DEFINE_bool(
+    "postprocess", True, "For masks: apply the recipe's postprocess (such as a CRF), if it has one."
 )
+
+# === Class activation maps ===
+
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "cam",
+    ["cam", "gradcam", "gradcam++"],
+    "What to compute; for the second and third give an --output of their own.",
+)
+_CAM_OUTPUT = flags.DEFINE_string(
+    "cam_output", None, "Network output to use: cam or cam_rv (default: the recipe's)."
+)
+_BACKGROUND_THRESHOLD = flags.DEFINE_float(
+    "background_threshold",
+    None,
+    "Score that a pseudo label's pixel must beat; default: the recipe's. The background powers of "
+    "the dense CRF and the random walk follow it where they are not given.",
+    0,
+    1,
+)
+_LABEL_THRESHOLD = flags.DEFINE_float(
+    "label_threshold",
+    0.5,
+    "Probability that makes a class present, where there are no labels.",
+    0,
+    1,
+)
+_CRF = flags.DEFINE_bool("crf", False, "Run the dense CRF on the CAMs: crf_low/, crf_high/.")
+_RANDOM_WALK = flags.DEFINE_bool(
+    "random_walk", False, "Spread the CAMs by a random walk: pseudo_labels/ of --affinity_run."
+)
+_RUNNER = flags.DEFINE_string(
+    "runner",
+    None,
+    "Run on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or DataflowRunner; "
+    "its own options follow after --.",
+)
+_IMAGES_PER_ARCHIVE = flags.DEFINE_integer(
+    "images_per_archive", 500, "With --runner: pictures whose files share a tar archive.", 1
+)
+
+_MASK_FLAGS = ("postprocess",)
+_CRF_FLAGS = ("crf_powers", "crf_thresholds", "crf_iterations", "crf_unary_weight")
+_WALK_FLAGS = ("background_power", "affinity_power", "walk_steps", "walk_crf")
+_CAM_FLAGS = (
+    "method", "cam_output", "background_threshold", "label_threshold", "crf", *_CRF_FLAGS,
+    "crf_scale", "random_walk", "runner",
+)  # fmt: skip
 
 
 def main(runner_options):
     """Run the command."""
+    _check_flags(runner_options)
+    from wsss_tf.runs.trained_run import open_run
+
+    run = open_run(_RUN_DIR.value, flags.FLAGS.gin_bindings)
+    _check_kind(run.recipe.predicts_masks)
+    if run.recipe.predicts_masks:
+        _infer_masks(run)
+    else:
+        _infer_cams(run, runner_options)
+
+
+def _check_flags(runner_options):
+    """Refuse what cannot be, before anything is loaded."""
+    from wsss_tf.runs import infer_beam, infer_walk
+
     if not _RUN_DIR.value:
         raise UserError("--run_dir is missing: a folder that wsss_tf.train made.")
     if bool(_SPLIT.value) == bool(_INPUT.value):
         raise UserError("give either --split or --input.")
-    affinity_run = infer_walk.affinity_run()
-    infer_beam.check(runner_options, _OUTPUT.value)
-    if affinity_run is not None:
-        walk_output = pathlib.Path(_OUTPUT.value or affinity_run)
-        infer_walk.check_output(_RUN_DIR.value, walk_output)
-    from wsss_tf.runs import recipe as recipe_lib
-
-    run_dir = pathlib.Path(_RUN_DIR.value)
-    recipe = recipe_lib.load_run(run_dir, _GIN_BINDINGS.value)
-    _check_flags(recipe.predicts_masks)
-    scales = None if _SCALES.value is None else command.parse_scales(_SCALES.value)
-    class_names = recipe_lib.load_class_names(run_dir)
-    if infer_beam.is_wanted():
-        source = _split_source(recipe, class_names) if _SPLIT.value else None
-        maps = infer_cams.map_options(recipe, scales, _FLIP.value)
-        pictures = infer_beam.pictures(source, _INPUT.value)
-        networks = (run_dir, _CHECKPOINT.value, maps, affinity_run)
-        infer_beam.run(
-            recipe,
-            networks,
-            len(class_names) - 1,  # without the background
-            pictures,
-            _OUTPUT.value,
-            _OVERWRITE.value,
-            recipe.side_limit(_MAX_SIDE.value),
-            runner_options,
-        )
-        return
-    net = recipe_lib.load_network(run_dir, _CHECKPOINT.value)
-    source, output = _source_and_output(recipe, run_dir, class_names)
-    work = {
-        "batch_size": _BATCH_SIZE.value,
-        "overwrite": _OVERWRITE.value,
-        "max_side": recipe.side_limit(_MAX_SIDE.value),
-    }
-    if recipe.predicts_masks:
-        infer_masks.run(recipe, net, source, output, scales, _FLIP.value, **work)
-        return
-    compute = infer_cams.make_maps(net, **infer_cams.map_options(recipe, scales, _FLIP.value))
-    # Before hours of work.
-    affinity = infer_walk.load_affinity(affinity_run)
-    walk_options = infer_walk.options(recipe) if infer_walk.is_wanted() else {}
-    infer_cams.run(recipe, compute, source, output, **work)
-    if affinity is not None:
-        infer_walk.run(affinity, walk_options, source, output, walk_output, **work)
+    affinity_run = flags.FLAGS.affinity_run
+    if _RANDOM_WALK.value != bool(affinity_run):
+        raise UserError("--random_walk and --affinity_run=RUN go together.")
+    infer_beam.check(_RUNNER.value, runner_options, _OUTPUT.value)
+    if _RANDOM_WALK.value:
+        infer_walk.check_folders(_RUN_DIR.value, affinity_run, _OUTPUT.value or affinity_run)
+    alone = [] if flags.FLAGS.walk_crf else ["crf_scale"]
+    command_flags.refuse_without("crf", [*_CRF_FLAGS, *alone])
+    command_flags.refuse_without("random_walk", _WALK_FLAGS)
 
 
-def _source_and_output(recipe, run_dir, class_names):
-    from wsss_tf.data.folder import pictures_source
-    from wsss_tf.runs.training_run import checked_source
-
-    output = pathlib.Path(_OUTPUT.value or run_dir)
-    if (
-        infer_walk.is_wanted()
-    ):  # --output is for the walk's labels, which the CAMs' must not replace
-        output = run_dir if _SPLIT.value else output / infer_walk.CAM_FOLDER
-    if _INPUT.value:
-        source = pictures_source(_INPUT.value, class_names)
-    else:
-        source = _split_source(recipe, class_names)
-    return checked_source(recipe, source, output), output
-
-
-def _split_source(recipe, class_names):
-    source = recipe.true_source(_SPLIT.value).without_masks()
-    if tuple(source.class_names) != class_names:
-        raise UserError(
-            f"the run was trained on the classes {list(class_names)}, "
-            f"the data set now has {list(source.class_names)}."
-        )
-    return source
-
-
-def _check_flags(predicts_masks):
+def _check_kind(predicts_masks):
     """Refuse flags that mean nothing for the other kind of network."""
-    for name in infer_cams.FLAGS if predicts_masks else infer_masks.FLAGS:
+    for name in _CAM_FLAGS if predicts_masks else _MASK_FLAGS:
         if flags.FLAGS[name].present:
             kind = "predicts masks" if predicts_masks else "gives class activation maps"
             raise UserError(f"--{name} means nothing here: the network of this run {kind}.")
+
+
+def _scales():
+    return None if _SCALES.value is None else command.parse_scales(_SCALES.value)
+
+
+def _work(run):
+    return {
+        "batch_size": _BATCH_SIZE.value,
+        "overwrite": flags.FLAGS.overwrite,
+        "max_side": run.recipe.side_limit(_MAX_SIDE.value),
+    }
+
+
+def _infer_masks(run):
+    from wsss_tf.runs.infer_masks import infer_masks
+
+    scales = _scales()
+    output = _OUTPUT.value or run.folder
+    net = run.network(_CHECKPOINT.value)
+    source = run.source(output, _SPLIT.value, _INPUT.value)
+    infer_masks(run, net, source, output, scales, _FLIP.value, _POSTPROCESS.value, **_work(run))
+
+
+def _infer_cams(run, runner_options):
+    """Write CAMs, then what the dense CRF and the random walk make of them, if they are wanted."""
+    from wsss_tf.runs import infer_cams, infer_walk
+    from wsss_tf.runs.refine import refine
+
+    maps = infer_cams.map_options(
+        run.recipe, _METHOD.value, _CAM_OUTPUT.value, _scales(), _FLIP.value
+    )
+    threshold = run.recipe.threshold(_BACKGROUND_THRESHOLD.value)
+    crf = command_flags.crf_options(threshold) if _CRF.value else None
+    walk = command_flags.walk_options(threshold) if _RANDOM_WALK.value else None
+    if _RUNNER.value:
+        _infer_on_beam(run, maps, runner_options, threshold, crf, walk)
+        return
+    compute = infer_cams.make_maps(run.network(_CHECKPOINT.value), **maps)
+    output = cam_output = _OUTPUT.value or run.folder
+    if walk is not None:
+        # --output is for the walk's labels, which the CAMs' must not replace.
+        output = _OUTPUT.value or flags.FLAGS.affinity_run
+        cam_output = (
+            run.folder if _SPLIT.value else RunFolder(_OUTPUT.value or run.folder).cam_stage
+        )
+        affinity = infer_walk.load_affinity(flags.FLAGS.affinity_run)  # before hours of work
+    source = run.source(cam_output, _SPLIT.value, _INPUT.value)
+    work = _work(run)
+    cams = infer_cams.infer_cams(
+        run, compute, source, cam_output, threshold, _LABEL_THRESHOLD.value, **work
+    )
+    if crf is not None:
+        refine(cams, flags.FLAGS.crf_processes, work["overwrite"], **crf)
+    if walk is not None:
+        infer_walk.walk(cams, affinity, output, work["batch_size"], work["overwrite"], **walk)
+
+
+def _infer_on_beam(run, maps, runner_options, threshold, crf, walk):
+    from wsss_tf.runs import infer_beam
+
+    source = run.split_source(_SPLIT.value) if _SPLIT.value else None
+    infer_beam.infer_on_beam(
+        (run.folder.path, _CHECKPOINT.value, maps, flags.FLAGS.affinity_run),
+        infer_beam.pictures(source, _INPUT.value),
+        _OUTPUT.value,
+        _RUNNER.value,
+        runner_options,
+        _IMAGES_PER_ARCHIVE.value,
+        flags.FLAGS.overwrite,
+        num_classes=len(run.class_names) - 1,  # without the background
+        background_threshold=threshold,
+        label_threshold=_LABEL_THRESHOLD.value,
+        crf=crf,
+        walk=walk,
+        max_side=run.recipe.side_limit(_MAX_SIDE.value),
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from tqdm import tqdm
 from wsss_tf.data import transforms
 from wsss_tf.data.source import IGNORE
 from wsss_tf.errors import UserError
-from wsss_tf.files import images, png, run_folder
+from wsss_tf.files import images, png
+from wsss_tf.files.pictures import ORIENTATION_TAG
+from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
 
 _NO_SCORE = 1e-5
-_ORIENTATION_TAG = 0x0112  # of Exif
 
 
 def with_crf_maps(source, cam_run=None):
@@ -21,7 +22,7 @@ def with_crf_maps(source, cam_run=None):
 
     Args:
       source: `data.source.Source`.
-      cam_run: run folder in which `wsss_tf.infer --crf` has been run on this split.
+      cam_run: run folder in which `wsss_tf.refine` has been run on this split.
 
     Returns:
       `Source` whose `read` adds "crf_low" and "crf_high", float32 [h, w, P + 1] in [0, 1]:
@@ -32,19 +33,18 @@ def with_crf_maps(source, cam_run=None):
     """
     if cam_run is None:
         raise UserError(
-            "with_crf_maps.cam_run is not set: the run folder of the CAMs, after wsss_tf.infer "
-            "--crf; for example --gin_bindings='with_crf_maps.cam_run=\"RUN\"'."
+            "with_crf_maps.cam_run is not set: the run folder of the CAMs, after "
+            "wsss_tf.refine; for example --gin_bindings='with_crf_maps.cam_run=\"RUN\"'."
         )
     paths = {
-        name: tuple(str(run_folder.crf_path(cam_run, name, i)) for i in source.ids)
-        for name in run_folder.CRF_NAMES
+        name: tuple(str(RunFolder(cam_run).crf(name, i)) for i in source.ids) for name in CRF_NAMES
     }
     _check(source, cam_run, paths)
 
     def read(index):
         example = source.read(index)
         size = tf.shape(example["image"])[:2]
-        for name in run_folder.CRF_NAMES:
+        for name in CRF_NAMES:
             path = tf.gather(tf.constant(paths[name]), index)
             example[name] = decode_probabilities(tf.io.read_file(path), size)
         return example
@@ -167,8 +167,8 @@ def _check(source, cam_run, paths):
     if missing:
         raise UserError(
             f"{len(missing)} of {2 * len(source)} files of CRF marginals are missing for split "
-            f"{source.split!r} (the first: {missing[0]}); first run: python -m wsss_tf.infer "
-            f"--run_dir={cam_run} --split={source.split} --crf"
+            f"{source.split!r} (the first: {missing[0]}); first run: python -m wsss_tf.refine "
+            f"--run_dir={cam_run} --split={source.split}"
         )
     pairs = zip(*paths.values())
     for i, (low, high) in enumerate(
@@ -192,7 +192,7 @@ def _image_size(source, position):
         return tuple(source.read(tf.constant(0))["image"].shape[:2]) if position == 0 else None
     with Image.open(source.paths[position]) as picture:
         width, height = picture.size
-        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = picture.getexif().get(ORIENTATION_TAG, 1)
         is_turned = picture.format == "JPEG" and orientation in (5, 6, 7, 8)
     size = (width, height) if is_turned else (height, width)
     if source.max_side is None:

@@ -171,9 +171,7 @@ def reduced_source(source, max_side):
 
     def read(index):
         example = dict(source.read(index))
-        size = images.reduced_size(tf.shape(example["image"])[:2], max_side)
-        image = tf.image.resize(example["image"], size, "area")
-        example["image"] = tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), [None, None, 3])
+        example["image"] = images.reduce_area(example["image"], max_side)
         if "mask" in example:
             # By its own size: that of another picture is not to be brought to this one's.
             mask = example["mask"][:, :, None]

@@ -1,8 +1,5 @@
 """Score the CAM files of a run, and write what the scores are and look like into the run folder."""
 
-import pathlib
-import zipfile
-
 import numpy as np
 from tqdm import tqdm
 
@@ -11,7 +8,7 @@ from wsss_tf.evaluation import plots, report
 from wsss_tf.evaluation.metrics import cam_metrics
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder, atomic_path
 
 
 def evaluate_run(
@@ -35,21 +32,21 @@ def evaluate_run(
     Raises:
       UserError: no masks, no background class, missing or broken CAM files, masks that do not fit.
     """
-    run_dir = pathlib.Path(run_dir)
+    run = RunFolder(run_dir)
     _check_source(source)
-    positions, skipped = positions_to_score(run_dir, source)
-    _check_cam_files(run_dir, source, positions)
+    positions, skipped = positions_to_score(run, source)
+    run.require_cams([source.ids[i] for i in positions], source.split)
 
     own = [] if background_threshold is None else [background_threshold]
     thresholds = np.union1d(THRESHOLDS, np.float32(own))
     sweep = Sweep(len(source.class_names), thresholds)
     for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
-        class_ids, cams = _load_cams(run_dir, source.ids[i])
+        class_ids, cams = run.read_cams(source.ids[i])
         mask = load(i)["mask"]
         try:
             sweep.update(class_ids, cams, mask)
         except ValueError as error:
-            path = run_folder.cam_path(run_dir / "cams", source.ids[i])
+            path = run.cam(source.ids[i])
             raise UserError(f"{path}, scored against the mask of its image: {error}") from error
     if not sweep.histogram.any():
         raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
@@ -62,15 +59,15 @@ def evaluate_run(
         skipped_images=len(skipped),
         absent_as_zero=absent_as_zero,
     )
-    with run_folder.atomic_path(run_dir / "curves.png") as temporary:
+    with atomic_path(run.curves) as temporary:
         temporary.write_bytes(plots.curves_png({source.split: metrics["sweep"]}))
     threshold = metrics["background_threshold"]
     write_results(
-        run_dir,
+        run,
         source,
         metrics,
         (
-            _report_image(source, load, i, run_dir, threshold)
+            _report_image(source, load, i, run, threshold)
             for i in spread(positions, num_report_images)
         ),
         skipped,
@@ -92,31 +89,10 @@ def _check_source(source):
         )
 
 
-def _check_cam_files(run_dir, source, positions):
-    folder = run_dir / "cams"
-    missing = [i for i in positions if not run_folder.cam_path(folder, source.ids[i]).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(positions)} images of split {source.split!r} have no CAM file "
-            f"(the first: {run_folder.cam_path(folder, source.ids[missing[0]])}); first run: "
-            f"python -m wsss_tf.infer --run_dir={run_dir} --split={source.split}"
-        )
-
-
-def _load_cams(run_dir, image_id):
-    try:
-        return run_folder.load_cams(run_dir / "cams", image_id)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        path = run_folder.cam_path(run_dir / "cams", image_id)
-        raise UserError(
-            f"{path}: cannot be read as a CAM file: {error}; delete it and infer again."
-        ) from error
-
-
-def _report_image(source, load, position, run_dir, threshold):
+def _report_image(source, load, position, run, threshold):
     image_id = source.ids[position]
     example = load(position)
-    class_ids, cams = _load_cams(run_dir, image_id)
+    class_ids, cams = run.read_cams(image_id)
     return report.ReportImage(
         image_id=image_id,
         image=example["image"],

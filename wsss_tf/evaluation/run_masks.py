@@ -10,6 +10,7 @@ from wsss_tf.evaluation.confusion import Confusion
 from wsss_tf.evaluation.metrics import mask_metrics
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 from wsss_tf.files import images
+from wsss_tf.files.run_folder import RunFolder, mask_path
 
 
 def evaluate_run(
@@ -30,10 +31,10 @@ def evaluate_run(
     Raises:
       UserError: no masks, missing or broken predictions, masks that do not fit.
     """
-    run_dir = pathlib.Path(run_dir)
-    positions, skipped = positions_to_score(run_dir, source)
+    run = RunFolder(run_dir)
+    positions, skipped = positions_to_score(run, source)
     metrics = score_masks(
-        source, load, run_dir / "predictions", positions, skipped, absent_as_zero=absent_as_zero
+        source, load, run.predictions, positions, skipped, absent_as_zero=absent_as_zero
     )
 
     def report_image(position):
@@ -41,7 +42,7 @@ def evaluate_run(
         return report.ReportImage(
             image_id=source.ids[position],
             image=example["image"],
-            prediction=images.load_mask(_path(run_dir / "predictions", source, position)),
+            prediction=images.load_mask(run.prediction(source.ids[position])),
             mask=example["mask"],
             attention=()
             if draw_attention is None
@@ -49,7 +50,7 @@ def evaluate_run(
         )
 
     shown = (report_image(i) for i in spread(positions, num_report_images))
-    write_results(run_dir, source, metrics, shown, skipped, what="predictions")
+    write_results(run, source, metrics, shown, skipped, what="predictions")
     return metrics
 
 
@@ -74,16 +75,17 @@ def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=F
             f"{source.name}: split {source.split!r} has no masks to score against; "
             "give its masks folder in the recipe, or choose another --split."
         )
-    missing = [i for i in positions if not _path(folder, source, i).is_file()]
+    folder = pathlib.Path(folder)
+    missing = [i for i in positions if not mask_path(folder, source.ids[i]).is_file()]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(positions)} images of split {source.split!r} have no "
-            f"prediction (the first: {_path(folder, source, missing[0])}); first run: "
+            f"prediction (the first: {mask_path(folder, source.ids[missing[0]])}); first run: "
             f"python -m wsss_tf.infer --run_dir={folder.parent} --split={source.split}"
         )
     confusion = Confusion(len(source.class_names))
     for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
-        path = _path(folder, source, i)
+        path = mask_path(folder, source.ids[i])
         try:
             confusion.update(load(i)["mask"], images.load_mask(path))
         except ValueError as error:
@@ -99,7 +101,3 @@ def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=F
         skipped_images=len(skipped),
         absent_as_zero=absent_as_zero,
     )
-
-
-def _path(folder, source, position):
-    return folder / f"{source.ids[position]}.png"

@@ -7,20 +7,20 @@ import numpy as np
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import report
 from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder
 
 
 def positions_to_score(run_dir, source):
     """Return the positions of a source that are scored, and (id, reason) of the others.
 
     Args:
-      run_dir: run folder, a `pathlib.Path`; `bad_images.json` in it lists images left out, as
-        [id, reason].
+      run_dir: run folder; its list of bad images, [id, reason] each, is left out.
       source: `data.source.Source`.
 
     Raises:
       UserError: that file cannot be read, or leaves nothing.
     """
-    path = run_dir / "bad_images.json"
+    path = RunFolder(run_dir).bad_images
     skipped = []
     if path.is_file():
         try:
@@ -43,27 +43,25 @@ def spread(positions, count):
 
 
 def write_results(run_dir, source, metrics, report_images, skipped, what):
-    """Write `metrics.json` and `report.html`, and both again under the split's name.
-
-    The files without a split in their names are those of the split scored last.
+    """Write the metrics and the report, of the split and as those of the split scored last.
 
     Args:
-      run_dir: run folder, a `pathlib.Path`.
+      run_dir: run folder.
       source: the source that was scored.
       metrics: dict of `metrics.mask_metrics` or `metrics.cam_metrics`.
       report_images: iterable of `report.ReportImage`.
       skipped: (id, reason) pairs.
       what: was scored, such as "CAMs", for the title.
     """
-    config = run_dir / "config.gin"
+    run = RunFolder(run_dir)
     page = report.report_page(
-        title=f"{run_dir.resolve().name}: {what} on {source.name}, split {source.split}",
+        title=f"{run.path.resolve().name}: {what} on {source.name}, split {source.split}",
         metrics=metrics,
         class_names=source.class_names,
         report_images=report_images,
-        config_text=config.read_text(encoding="utf-8") if config.is_file() else "",
+        config_text=run.config.read_text(encoding="utf-8") if run.config.is_file() else "",
         skipped=skipped,
     )
-    for ending in (f"_{source.split}", ""):
-        run_folder.write_json(run_dir / f"metrics{ending}.json", metrics)
-        run_folder.write_text(run_dir / f"report{ending}.html", page)
+    for split in (source.split, None):
+        run_folder.write_json(run.metrics(split), metrics)
+        run_folder.write_text(run.report(split), page)

@@ -14,12 +14,12 @@ import tensorflow as tf
 from PIL import Image
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.pictures import ORIENTATION_TAG
 from wsss_tf.files.png import palette as palette
 from wsss_tf.files.png import save_mask as save_mask
 
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024
-_ORIENTATION_TAG = 0x0112
 
 
 # === Pictures ===
@@ -104,7 +104,7 @@ def _exif_orientation(contents):
     count = tf.where(is_exif(segment), number(directory, 2, little_endian), 0)
     # Real directories are short; a damaged count must not cost memory.
     entries = directory + 2 + 12 * tf.range(tf.minimum(count, 512))
-    is_orientation = number(entries, 2, little_endian) == _ORIENTATION_TAG
+    is_orientation = number(entries, 2, little_endian) == ORIENTATION_TAG
     values = number(entries + 8, 2, little_endian)
     orientation = tf.reduce_max(tf.concat([[1], tf.where(is_orientation, values, 1)], 0))
     return tf.where(orientation <= 8, orientation, 1)
@@ -155,6 +155,21 @@ def limit_side(pictures, max_side):
     if max_side is None:
         return pictures
     return resize_bicubic(pictures, reduced_size(tf.shape(pictures)[-3:-1], max_side))
+
+
+def reduce_area(picture, max_side):
+    """Return an 8-bit picture at `reduced_size`: each new pixel is the mean colour of its area.
+
+    Args:
+      picture: uint8 [H, W, 3].
+      max_side: pixels.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    size = reduced_size(tf.shape(picture)[:2], max_side)
+    picture = tf.cast(tf.round(tf.image.resize(picture, size, "area")), tf.uint8)
+    return tf.ensure_shape(picture, [None, None, 3])
 
 
 def resize_cubic(x, size):

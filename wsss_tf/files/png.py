@@ -110,5 +110,5 @@ def probabilities_header(path):
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not fits:
-        raise UserError(f"{path}: holds no probability maps; write it anew with infer --crf.")
+        raise UserError(f"{path}: holds no probability maps; write it anew with wsss_tf.refine.")
     return class_ids, (stacked // len(class_ids), width)

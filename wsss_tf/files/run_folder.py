@@ -1,17 +1,18 @@
 """The files of a run and how they are written: atomically, and without pickle.
 
-RUN/config.gin  checkpoints/  tensorboard/  cams/<id>.npz  pseudo_labels/<id>.png
-RUN/predictions/<id>.png  metrics.json  report.html  metrics_<split>.json  report_<split>.html
-RUN/crf_low/<id>.png  crf_high/<id>.png                  (infer --crf)
-RUN/crf_low_labels/<id>.png  crf_high_labels/<id>.png    (infer --crf)
+RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json  bad_images.json
+RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
+RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
+RUN/metrics.json  report.html  metrics_<split>.json  report_<split>.html  curves.png
 
-A CAM file holds `class_ids` int32 [P], the mask values of the classes present, and `cams` float16
-[P, h, w]. crf_low and crf_high hold the dense CRF's marginals, with a low and a high power of the
-background score: a grey PNG of 16 bits in which P + 1 maps of h rows lie one below the other,
-background first and then the classes in the order of `class_ids`, 65535 for 1 (a text chunk
-"class_ids" names the mask values). TensorFlow decodes that inside a graph, with no Python. The
-folders `.._labels` and `pseudo_labels` hold palette PNGs of mask values, which
-`wsss_tf.evaluate --predictions` scores.
+`RunFolder` is the one place that knows these names. A CAM file holds `class_ids` int32 [P], the
+mask values of the classes present, and `cams` float16 [P, h, w]; `cams/<split>.json` says what they
+are of, see `files.cam_record`. crf_low and crf_high (of `wsss_tf.refine`) hold the dense CRF's
+marginals, with a low and a high power of the background score: a grey PNG of 16 bits in which
+P + 1 maps of h rows lie one below the other, background first and then the classes in the order of
+`class_ids`, 65535 for 1 (a text chunk "class_ids" names the mask values). TensorFlow decodes that
+inside a graph, with no Python. The folders `.._labels` and `pseudo_labels` hold palette PNGs of
+mask values, which `wsss_tf.evaluate --predictions` scores.
 """
 
 import contextlib
@@ -19,8 +20,11 @@ import json
 import os
 import pathlib
 import uuid
+import zipfile
 
 import numpy as np
+
+from wsss_tf.errors import UserError
 
 
 @contextlib.contextmanager
@@ -52,20 +56,203 @@ def write_json(path, value):
 
 
 CRF_NAMES = ("crf_low", "crf_high")
+CAM_STAGE = "cam_stage"
 
 
-def crf_path(run_dir, name, image_id):
-    """Return the path of an image's CRF marginals; `name` is one of CRF_NAMES."""
-    return pathlib.Path(run_dir) / name / f"{image_id}.png"
+class RunFolder(os.PathLike):
+    """The folder of a run: where each of its files lies.
+
+    Args:
+      path: the folder, a path or another `RunFolder`; it need not be there.
+
+    What is done for each image lies under its id, which may hold slashes.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def __fspath__(self):
+        return str(self.path)
+
+    def __repr__(self):
+        return f"RunFolder({str(self.path)!r})"
+
+    # === Training ===
+
+    @property
+    def config(self):
+        """The configuration that it was trained with, gin."""
+        return self.path / "config.gin"
+
+    @property
+    def class_names(self):
+        """The K class names in mask order, one a line."""
+        return self.path / "class_names.txt"
+
+    @property
+    def checkpoints(self):
+        """Folder of what training goes on from, and of the networks."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self):
+        """Folder of TensorBoard's files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checked_images(self):
+        """Size and time of the pictures found good, JSON."""
+        return self.path / "checked_images.json"
+
+    @property
+    def bad_images(self):
+        """The pictures left out, JSON: a list of [id, reason]."""
+        return self.path / "bad_images.json"
+
+    def network(self, checkpoint="last"):
+        """Return the path of the trained network, of checkpoint "last" or "best"."""
+        return network_path(self.checkpoints, checkpoint)
+
+    # === Inference ===
+
+    @property
+    def cams(self):
+        """Folder of the CAM files."""
+        return self.path / "cams"
+
+    @property
+    def pseudo_labels(self):
+        """Folder of the masks that the CAMs, or the random walk, give."""
+        return self.path / "pseudo_labels"
+
+    @property
+    def predictions(self):
+        """Folder of the masks that a network predicts."""
+        return self.path / "predictions"
+
+    def cam(self, image_id):
+        """Return the path of an image's CAM file."""
+        return cam_path(self.cams, image_id)
+
+    def cam_record(self, split):
+        """Return the path of the record of what the CAMs of a split are of, JSON."""
+        return self.cams / f"{split}.json"
+
+    def pseudo_label(self, image_id):
+        """Return the path of an image's pseudo label."""
+        return mask_path(self.pseudo_labels, image_id)
+
+    def prediction(self, image_id):
+        """Return the path of an image's predicted mask."""
+        return mask_path(self.predictions, image_id)
+
+    def crf(self, name, image_id):
+        """Return the path of an image's CRF marginals; `name` is one of CRF_NAMES."""
+        return self.path / name / f"{image_id}.png"
+
+    def crf_labels(self, name):
+        """Return the folder of the masks that the marginals of a name give."""
+        return self.path / f"{name}_labels"
+
+    def crf_label(self, name, image_id):
+        """Return the path of the mask that the marginals of `crf` give."""
+        return mask_path(self.crf_labels(name), image_id)
+
+    @property
+    def cam_stage(self):
+        """`RunFolder` of the CAMs' own files, where this one is for the random walk's labels."""
+        return RunFolder(self.path / CAM_STAGE)
+
+    # === Scores ===
+
+    def metrics(self, split=None):
+        """Return the path of a split's scores, JSON; None for those of the split scored last."""
+        return self.path / f"metrics{_ending(split)}.json"
+
+    def report(self, split=None):
+        """Return the path of the page that shows them."""
+        return self.path / f"report{_ending(split)}.html"
+
+    @property
+    def curves(self):
+        """Scores of CAMs over the background threshold, a picture."""
+        return self.path / "curves.png"
+
+    # === Reading ===
+
+    def read_class_names(self):
+        """Return the K class names that the run was trained with, in mask order.
+
+        Raises:
+          UserError: there are none.
+        """
+        if not self.class_names.is_file():
+            raise UserError(f"{self.class_names}: missing; it is written when training starts.")
+        return tuple(self.class_names.read_text(encoding="utf-8").splitlines())
+
+    def write_class_names(self, class_names):
+        """Write the class names that a run is trained with."""
+        write_text(self.class_names, "\n".join(class_names) + "\n")
+
+    def require_cams(self, image_ids, split):
+        """Check that images have CAM files.
+
+        Args:
+          image_ids: of a split, or of what is used of it.
+          split: its name.
+
+        Raises:
+          UserError: some have none; how many, and the first.
+        """
+        missing = [image_id for image_id in image_ids if not self.cam(image_id).is_file()]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(image_ids)} images of split {split!r} have no CAM file "
+                f"(the first: {self.cam(missing[0])}); first run: "
+                f"python -m wsss_tf.infer --run_dir={self.path} --split={split}"
+            )
+
+    def read_cams(self, image_id, size=None):
+        """Return (class_ids int32 [P], cams float16 [P, h, w]) of an image.
+
+        Args:
+          image_id: string.
+          size: (h, w) that they must have; None for any.
+
+        Raises:
+          UserError: the file is missing, broken, or of an image of another size.
+        """
+        path = self.cam(image_id)
+        try:
+            class_ids, cams = load_cams(self.cams, image_id)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path}: cannot be read as a CAM file: {error}; delete it and infer again."
+            ) from error
+        if size is not None and cams.shape[1:] != tuple(size):
+            raise UserError(
+                f"{path}: its CAMs are {'x'.join(map(str, cams.shape[1:]))}, the image is "
+                f"{'x'.join(map(str, size))} (height x width); infer with --overwrite."
+            )
+        return class_ids, cams
 
 
-def crf_label_path(run_dir, name, image_id):
-    """Return the path of the mask that the marginals of `crf_path` give."""
-    return pathlib.Path(run_dir) / f"{name}_labels" / f"{image_id}.png"
+def _ending(split):
+    return "" if split is None else f"_{split}"
+
+
+def network_path(folder, checkpoint):
+    """Return the path of a trained network, "last" or "best", in a folder of checkpoints."""
+    return pathlib.Path(folder) / f"{checkpoint}.keras"
+
+
+def mask_path(folder, image_id):
+    """Return the path of an image's mask below a folder of such."""
+    return pathlib.Path(folder) / f"{image_id}.png"
 
 
 def cam_path(folder, image_id):
-    """Return the path of an image's CAM file below `folder`; an id may hold slashes."""
+    """Return the path of an image's CAM file below a folder of such."""
     return pathlib.Path(folder) / f"{image_id}.npz"
 
 

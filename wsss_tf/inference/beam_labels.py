@@ -41,6 +41,7 @@ from apache_beam.utils.shared import Shared
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.picture_files import SUFFIXES
+from wsss_tf.files.run_folder import RunFolder
 
 BAD_IMAGES, PICTURES, RESULT = "bad_images.jsonl", "pictures.jsonl", "labelling.json"
 _NAMESPACE = "wsss_tf"
@@ -150,7 +151,7 @@ class Labeller:
         affinities, grid = self.affinity(image[None])
         [affinity] = affinities.numpy()
         mask = label_by_walk(image, class_ids, maps, affinity, grid, **self.options.walk)
-        images.save_mask(output / "pseudo_labels" / f"{image_id}.png", mask)
+        images.save_mask(RunFolder(output).pseudo_label(image_id), mask)
 
 
 class _LabelPictures(beam.DoFn):

@@ -5,11 +5,12 @@ import math
 import numpy as np
 
 from wsss_tf.errors import UserError
-from wsss_tf.files import cam_files, png, run_folder
+from wsss_tf.files import png
+from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
 from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.map_sizes import resize_maps
 
-# SEAM's two powers of the background score, one for each of run_folder.CRF_NAMES. With the low one
+# SEAM's two powers of the background score, one for each of CRF_NAMES. With the low one
 # the background scores more, so that what is foreground still is so for sure; with the high one
 # less, and background is.
 BACKGROUND_POWERS = (4.0, 24.0)
@@ -138,27 +139,27 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
       UserError: a broken CAM file, or one of another image size.
     """
     size = image.shape[:2] if size is None else size
-    class_ids, cams = cam_files.load(run_dir, image_id, size)
+    run = RunFolder(run_dir)
+    class_ids, cams = run.read_cams(image_id, size)
     cams = resize_maps(cams, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
-    for name, power in zip(run_folder.CRF_NAMES, powers):
+    for name, power in zip(CRF_NAMES, powers):
         try:
             marginals = dense_crf(crf_probs(cams, power), image, parameters)
         except ValueError as error:
-            path = run_folder.cam_path(run_dir / "cams", image_id)
-            raise UserError(f"{path}: {error} Delete it and infer again.") from error
+            raise UserError(f"{run.cam(image_id)}: {error} Delete it and infer again.") from error
         marginals = resize_maps(marginals.transpose(2, 0, 1), size).transpose(1, 2, 0)
-        label_path = run_folder.crf_label_path(run_dir, name, image_id)
-        png.save_mask(label_path, _label(ids, marginals))
-        png.save_probabilities(run_folder.crf_path(run_dir, name, image_id), ids, marginals)
+        png.save_mask(run.crf_label(name, image_id), _label(ids, marginals))
+        png.save_probabilities(run.crf(name, image_id), ids, marginals)
 
 
 def is_refined(run_dir, image_id):
     """Return whether `refine` has run on an image's CAMs as they are now."""
-    newest_input = run_folder.cam_path(run_dir / "cams", image_id).stat().st_mtime_ns
-    for name in run_folder.CRF_NAMES:
-        for path in (run_folder.crf_path, run_folder.crf_label_path):
-            file = path(run_dir, name, image_id)
+    run = RunFolder(run_dir)
+    newest_input = run.cam(image_id).stat().st_mtime_ns
+    for name in CRF_NAMES:
+        for path in (run.crf, run.crf_label):
+            file = path(name, image_id)
             if not file.is_file() or file.stat().st_mtime_ns < newest_input:
                 return False
     return True

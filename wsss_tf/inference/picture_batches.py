@@ -1,15 +1,18 @@
-"""The pictures of a source as they go through a network, and how far that has come."""
+"""The pictures of a source as they are labelled, and how far that has come.
+
+TensorFlow is imported where it reads them, in a graph.
+"""
 
 import contextlib
 import sys
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from wsss_tf.files import images
+from wsss_tf.files.cam_record import PictureFiles
+from wsss_tf.files.pictures import limit_side
 
 # Of pictures run together: small ones share a batch, a large one is alone.
 _MAX_PIXELS = 2**20
@@ -33,32 +36,50 @@ def batches_of_equal_size(source, positions, batch_size, max_side=None):
     """Yield lists of `Picture`: neighbours whose images have one size.
 
     Args:
-      source: `data.source.Source`.
+      source: `data.source.Source`, or `files.cam_record.PictureFiles`.
       positions: ints, in the order wanted.
       batch_size: at most so many in a list, and about a million pixels.
       max_side: larger pictures are reduced to this longer side, pixels, by `images.limit_side`;
         None for no limit.
+
+    Raises:
+      UserError, or of a `Source` `tf.errors.OpError`: a picture cannot be read.
     """
     if not positions:
         return
+
+    read = _from_files if isinstance(source, PictureFiles) else _from_graph
+    batch = []
+    for picture in read(source, positions, max_side, ahead=2 * batch_size):
+        height, width, _ = picture.image.shape
+        is_full = len(batch) == batch_size or (len(batch) + 1) * height * width > _MAX_PIXELS
+        if batch and (is_full or batch[0].image.shape != picture.image.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    yield batch
+
+
+def _from_files(source, positions, max_side, ahead):
+    for position in positions:
+        image = source.load(position)
+        yield Picture(position, limit_side(image, max_side), image.shape[:2])
+
+
+def _from_graph(source, positions, max_side, ahead):
+    import tensorflow as tf
+
+    from wsss_tf.files import images
 
     def read(position):
         image = source.read(position)["image"]
         limited = images.limit_side(image, max_side)
         return position, tf.ensure_shape(limited, [None, None, 3]), tf.shape(image)[:2]
 
-    chosen = tf.constant(positions, tf.int64)
-    dataset = tf.data.Dataset.from_tensor_slices(chosen)
-    dataset = dataset.map(read, num_parallel_calls=2, deterministic=True)
-    batch = []
-    for position, image, size in dataset.prefetch(2 * batch_size).as_numpy_iterator():
-        pixels = (len(batch) + 1) * image.shape[0] * image.shape[1]
-        is_full = len(batch) == batch_size or pixels > _MAX_PIXELS
-        if batch and (is_full or batch[0].image.shape != image.shape):
-            yield batch
-            batch = []
-        batch.append(Picture(int(position), image, tuple(size.tolist())))
-    yield batch
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(positions, tf.int64))
+    dataset = dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(ahead)
+    for position, image, size in dataset.as_numpy_iterator():
+        yield Picture(int(position), image, tuple(size.tolist()))
 
 
 @contextlib.contextmanager

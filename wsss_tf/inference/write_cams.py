@@ -4,6 +4,7 @@ import numpy as np
 
 from wsss_tf.evaluation.threshold_sweep import label_pixels
 from wsss_tf.files import images, run_folder
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import resize_maps
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 
@@ -24,7 +25,7 @@ def label_source(
       compute: `multi_scale_cam.MultiScaleCam` or `grad_cam.GradCam`.
       source: `data.source.Source`. Only classes in an image's labels are kept; where the whole
         source has no labels, the classes whose probability exceeds `label_threshold`.
-      output: folder, a `pathlib.Path`.
+      output: folder.
       background_threshold: a pixel belongs to its strongest class if that scores above this.
       label_threshold: in [0, 1].
       batch_size: images of equal size that follow each other are run together.
@@ -36,13 +37,10 @@ def label_source(
       (written, kept): numbers of images.
     """
     labelled = bool(source.labels.any())
-    cam_folder, label_folder = output / "cams", output / "pseudo_labels"
+    run = RunFolder(output)
 
     def is_done(image_id):
-        return (
-            run_folder.cam_path(cam_folder, image_id).is_file()
-            and (label_folder / f"{image_id}.png").is_file()
-        )
+        return run.cam(image_id).is_file() and run.pseudo_label(image_id).is_file()
 
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
@@ -52,7 +50,7 @@ def label_source(
             found = present_maps(compute, batch, labels, label_threshold)
             for picture, classes, maps in zip(batch, *found):
                 image_id = source.ids[picture.position]
-                write_labels(output, image_id, classes, maps, background_threshold)
+                write_labels(run, image_id, classes, maps, background_threshold)
                 done(picture.position)
     return len(todo), kept
 
@@ -84,6 +82,7 @@ def present_maps(compute, pictures, labels, label_threshold):
 
 def write_labels(output, image_id, class_ids, maps, background_threshold):
     """Write the CAM file and the pseudo label of one image, of maps as `present_maps` gives."""
-    run_folder.save_cams(output / "cams", image_id, class_ids, maps)
+    run = RunFolder(output)
+    run_folder.save_cams(run.cams, image_id, class_ids, maps)
     pseudo_label = label_pixels(class_ids, maps, background_threshold)
-    images.save_mask(output / "pseudo_labels" / f"{image_id}.png", pseudo_label)
+    images.save_mask(run.pseudo_label(image_id), pseudo_label)

@@ -1,6 +1,6 @@
-"""The dense CRF on the CAMs of a whole split, over worker processes."""
+"""The dense CRF on the CAMs of a whole split, over worker processes. No TensorFlow by itself."""
 
-from wsss_tf.files import cam_files
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference import cam_crf
 from wsss_tf.inference.dense_crf import CAM_CRF
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
@@ -19,8 +19,8 @@ def crf_source(
     """Write CRF marginals and labels for every image of a source that has a CAM file.
 
     Args:
-      source: `data.source.Source`.
-      run_dir: folder with `cams/`, a `pathlib.Path`; see `files.run_folder` for what is written.
+      source: `data.source.Source`, or `files.cam_record.PictureFiles`.
+      run_dir: folder with `cams/`; see `files.run_folder` for what is written.
       processes: worker processes; None for one a processor core.
       parameters: `dense_crf.CrfParameters`.
       powers: the low and the high background power.
@@ -35,17 +35,18 @@ def crf_source(
     Raises:
       UserError: CAM files are missing, broken or of another size; pydensecrf is not installed.
     """
-    cam_files.require(source, run_dir)
+    run = RunFolder(run_dir)
+    run.require_cams(source.ids, source.split)
     todo = [
         position
         for position, image_id in enumerate(source.ids)
-        if overwrite or not cam_crf.is_refined(run_dir, image_id)
+        if overwrite or not cam_crf.is_refined(run, image_id)
     ]
 
     def arguments():
         for [picture] in batches_of_equal_size(source, todo, batch_size=1, max_side=max_side):
             image_id = source.ids[picture.position]
-            yield run_dir, image_id, picture.image, parameters, powers, picture.size
+            yield run, image_id, picture.image, parameters, powers, picture.size
 
     with progress(source, todo, "CRF", max_side) as done:
         results = map_in_processes(cam_crf.refine, arguments(), processes) if todo else ()

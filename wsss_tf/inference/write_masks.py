@@ -3,6 +3,7 @@
 import numpy as np
 
 from wsss_tf.files import images
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import strongest_at
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 
@@ -16,7 +17,7 @@ def predict_source(
       predict: function of pictures uint8 [B, H, W, 3] to probabilities [B, H, W, K], such as
         `segment.MultiScalePredictor`.
       source: `data.source.Source`; its masks and labels are not used.
-      output: folder, a `pathlib.Path`.
+      output: folder.
       postprocess: function of (probabilities float32 [h, w, K], image uint8 [h, w, 3]) to
         probabilities [h, w, K], such as a CRF; None to take them as they are.
       batch_size: at most so many images of equal size that follow each other are run together, and
@@ -28,11 +29,11 @@ def predict_source(
     Returns:
       (written, kept): numbers of images.
     """
-    folder = output / "predictions"
+    run = RunFolder(output)
     todo = [
         i
         for i, image_id in enumerate(source.ids)
-        if overwrite or not (folder / f"{image_id}.png").is_file()
+        if overwrite or not run.prediction(image_id).is_file()
     ]
     with progress(source, todo, "masks", max_side) as done:
         for batch in batches_of_equal_size(source, todo, batch_size, max_side):
@@ -41,6 +42,6 @@ def predict_source(
                 if postprocess is not None:
                     scores = postprocess(scores, picture.image)
                 mask = strongest_at(scores, picture.size).astype(np.uint8)
-                images.save_mask(folder / f"{source.ids[picture.position]}.png", mask)
+                images.save_mask(run.prediction(source.ids[picture.position]), mask)
                 done(picture.position)
     return len(todo), len(source) - len(todo)

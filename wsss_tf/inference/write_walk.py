@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from wsss_tf.files import cam_files, images, run_folder
+from wsss_tf.files import images
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 from wsss_tf.inference.random_walk import label_by_walk
@@ -25,8 +26,8 @@ def walk_source(
 
     Args:
       compute: `PictureAffinity`.
-      source: `data.source.Source`.
-      cam_run: folder with `cams/`, a `pathlib.Path`.
+      source: `data.source.Source`, or `files.cam_record.PictureFiles`.
+      cam_run: folder with `cams/`.
       output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
       background_power, affinity_power, steps, crf: as in `label_by_walk`.
       batch_size: images of equal size that follow each other go through the network together.
@@ -39,12 +40,11 @@ def walk_source(
     Raises:
       UserError: CAM files are missing, broken or of another size.
     """
-    cam_files.require(source, cam_run)
-    folder = output / "pseudo_labels"
+    cam_run, output = RunFolder(cam_run), RunFolder(output)
+    cam_run.require_cams(source.ids, source.split)
 
     def is_done(image_id):
-        label = folder / f"{image_id}.png"
-        cam = run_folder.cam_path(cam_run / "cams", image_id)
+        label, cam = output.pseudo_label(image_id), cam_run.cam(image_id)
         return label.is_file() and label.stat().st_mtime_ns >= cam.stat().st_mtime_ns
 
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
@@ -53,7 +53,7 @@ def walk_source(
             affinities, grid = compute(np.stack([picture.image for picture in batch]))
             for picture, affinity in zip(batch, affinities.numpy()):
                 image_id = source.ids[picture.position]
-                class_ids, cams = cam_files.load(cam_run, image_id, picture.size)
+                class_ids, cams = cam_run.read_cams(image_id, picture.size)
                 label = label_by_walk(
                     picture.image,
                     class_ids,
@@ -65,6 +65,6 @@ def walk_source(
                     steps=steps,
                     crf=crf,
                 )
-                images.save_mask(folder / f"{image_id}.png", label)
+                images.save_mask(output.pseudo_label(image_id), label)
                 done(picture.position)
     return len(todo), len(source) - len(todo)

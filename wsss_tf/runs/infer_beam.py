@@ -3,38 +3,27 @@
 import functools
 import json
 
-from absl import flags
-
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import CAM_STAGE
 from wsss_tf.runs import infer_cams, infer_walk
 
-_RUNNER = flags.DEFINE_string(
-    "runner",
-    None,
-    "Run on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or DataflowRunner; "
-    "its own options follow after --.",
-)
-_IMAGES_PER_ARCHIVE = flags.DEFINE_integer(
-    "images_per_archive", 500, "With --runner: pictures whose files share a tar archive.", 1
-)
 
+def check(runner, runner_options, output):
+    """Check what is asked for before anything is loaded.
 
-def is_wanted():
-    """Return whether the command asks for it."""
-    return bool(_RUNNER.value)
-
-
-def check(runner_options, output):
-    """Check the flags before anything is loaded.
+    Args:
+      runner: name of a Beam runner; None for none.
+      runner_options: strings that came behind the flags.
+      output: folder; None for none.
 
     Raises:
-      UserError: options of a runner without one, no --output, or Apache Beam is not installed.
+      UserError: options of a runner without one, no `output`, or Apache Beam is not installed.
     """
-    if runner_options and not (is_wanted() and runner_options[0].startswith("--")):
+    if runner_options and not (runner and runner_options[0].startswith("--")):
         raise UserError(
             f"unexpected argument {runner_options[0]!r}; after -- come options of a --runner."
         )
-    if not is_wanted():
+    if not runner:
         return
     if not output:
         raise UserError("--runner needs --output: the folder for the archives.")
@@ -83,7 +72,7 @@ def load(run_dir, checkpoint, maps, affinity_run):
 
     Args:
       run_dir, checkpoint: as `recipe.load_network` takes them.
-      maps: as `cams.map_options` gives.
+      maps: as `infer_cams.map_options` gives.
       affinity_run: run folder of AffinityNet, or None.
 
     Returns:
@@ -94,21 +83,31 @@ def load(run_dir, checkpoint, maps, affinity_run):
     from wsss_tf.runs import recipe as recipe_lib
 
     net = recipe_lib.load_network(run_dir, checkpoint)
-    return infer_cams.make_maps(net, **maps), infer_walk.load_affinity(affinity_run)
+    affinity = None if affinity_run is None else infer_walk.load_affinity(affinity_run)
+    return infer_cams.make_maps(net, **maps), affinity
 
 
-def run(recipe, networks, num_classes, pictures, output, overwrite, max_side, runner_options):
-    """Label pictures on the runner, and say what came of it.
+def infer_on_beam(
+    networks,
+    pictures,
+    output,
+    runner,
+    runner_options=(),
+    images_per_archive=500,
+    overwrite=False,
+    **options,
+):
+    """Label pictures on the runner, with CRF and random walk if wanted, and say what came of it.
 
     Args:
-      recipe: of the run that gives the maps.
       networks: arguments of `load`.
-      num_classes: C, foreground classes.
       pictures: as the function of that name gives.
       output: folder, of any file system that Beam knows.
-      overwrite: remove the archives of an earlier job first.
-      max_side: as in `beam_labels.LabelOptions`.
+      runner: name of a Beam runner.
       runner_options: strings such as "--direct_num_workers=2".
+      images_per_archive: so many pictures share an archive.
+      overwrite: remove the archives of an earlier job first.
+      **options: of `beam_labels.LabelOptions`.
 
     Raises:
       UserError: a wrong option, archives of an earlier job, networks that cannot be used, or not
@@ -117,22 +116,15 @@ def run(recipe, networks, num_classes, pictures, output, overwrite, max_side, ru
     from wsss_tf.inference import beam_labels
 
     load(*networks)  # what is wrong with them is said here, and not by a worker
-    options = beam_labels.LabelOptions(
-        num_classes=num_classes,
-        **infer_cams.thresholds(recipe),
-        crf=infer_cams.crf_options(recipe),
-        walk=infer_walk.options(recipe) if infer_walk.is_wanted() else None,
-        cam_folder=infer_walk.CAM_FOLDER if infer_walk.is_wanted() else "",
-        max_side=max_side,
-    )
+    cam_folder = "" if options.get("walk") is None else CAM_STAGE
     result = beam_labels.run(
         functools.partial(load, *networks),
-        options,
+        beam_labels.LabelOptions(cam_folder=cam_folder, **options),
         pictures,
         output,
-        _RUNNER.value,
+        runner,
         runner_options,
-        images_per_archive=_IMAGES_PER_ARCHIVE.value,
+        images_per_archive=images_per_archive,
         overwrite=overwrite,
     )
     print(json.dumps(result, indent=2))

@@ -1,22 +1,30 @@
 """Predicted masks, of a network that gives them."""
 
-from absl import flags
-
-FLAGS = ("postprocess",)
-_POSTPROCESS = flags.DEFINE_bool(
-    "postprocess", True, "For masks: apply the recipe's postprocess (such as a CRF), if it has one."
-)
+from wsss_tf.files.run_folder import RunFolder
 
 
-def run(recipe, net, source, output, scales, flip, **work):
-    """Write `predictions/<id>.png` for every image of a source.
+def infer_masks(
+    run,
+    net,
+    source,
+    output,
+    scales=None,
+    flip=None,
+    use_postprocess=True,
+    batch_size=8,
+    overwrite=False,
+    max_side=None,
+):
+    """Write a predicted mask for every image of a source, and say so.
 
     Args:
-      recipe, net: of the run.
+      run: `trained_run.TrainedRun`.
+      net: its network.
       source: `data.source.Source`.
-      output: folder, a `pathlib.Path`.
+      output: folder.
       scales, flip: None for the recipe's.
-      **work: `batch_size`, `overwrite` and `max_side` as in `inference.write_masks.predict_source`.
+      use_postprocess: apply the recipe's (such as a CRF), if it has one.
+      batch_size, overwrite, max_side: as in `inference.write_masks.predict_source`.
     """
     from wsss_tf.inference.write_masks import predict_source
     from wsss_tf.runs.training_run import make_postprocess, make_predictor
@@ -24,10 +32,12 @@ def run(recipe, net, source, output, scales, flip, **work):
     options = {"scales": scales, "flip": flip}
     options = {name: value for name, value in options.items() if value is not None}
     written, kept = predict_source(
-        make_predictor(recipe, net, **options),
+        make_predictor(run.recipe, net, **options),
         source,
         output,
-        postprocess=make_postprocess(recipe) if _POSTPROCESS.value else None,
-        **work,
+        make_postprocess(run.recipe) if use_postprocess else None,
+        batch_size,
+        overwrite,
+        max_side,
     )
-    print(f"{written} written, {kept} kept: {output / 'predictions'}")
+    print(f"{written} written, {kept} kept: {RunFolder(output).predictions}")

@@ -1,118 +1,106 @@
 """The random walk from CAMs to pseudo labels, by a run of AffinityNet."""
 
-import pathlib
-
-from absl import flags
-
 from wsss_tf.errors import UserError
-from wsss_tf.runs import infer_cams
-
-# Of the CAMs' own files, where --output is for the walk's labels.
-CAM_FOLDER = "cam_stage"
-_RANDOM_WALK = flags.DEFINE_bool(
-    "random_walk", False, "Spread the CAMs by a random walk: pseudo_labels/ of --affinity_run."
-)
-_AFFINITY_RUN = flags.DEFINE_string(
-    "affinity_run", None, "Run of gin/affinity.gin; with --random_walk --output replaces it."
-)
-_BACKGROUND_POWER = flags.DEFINE_float(
-    "background_power",
-    None,
-    "Random walk: power of the background score (1 - strongest class); 6 for maps whose threshold "
-    "is 0.26.",
-    0,
-)
-_AFFINITY_POWER = flags.DEFINE_float("affinity_power", 8, "Random walk: power of affinities.", 0)
-_WALK_STEPS = flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0)
-_WALK_CRF = flags.DEFINE_bool("walk_crf", False, "Random walk: refine by one CRF iteration.")
+from wsss_tf.files.run_folder import RunFolder
+from wsss_tf.inference.cam_crf import WALK_POWER
+from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
+from wsss_tf.runs.crf_settings import followed_power, scaled_crf
 
 
-def is_wanted():
-    """Return whether the command asks for it."""
-    return _RANDOM_WALK.value
+def check_folders(cam_run, affinity_run, output):
+    """Check, before anything is loaded, that a walk has a network and a place for its labels.
 
-
-def affinity_run():
-    """Return the run folder of AffinityNet, checked to be there.
+    Args:
+      cam_run: folder of the CAMs, whose pseudo labels are theirs.
+      affinity_run: run folder of AffinityNet.
+      output: folder for the walk's pseudo labels.
 
     Raises:
-      UserError: it is not, or only one of the two flags is given.
+      UserError: there is no such run, or the walk's labels would fall on the CAMs'.
     """
-    if _RANDOM_WALK.value != bool(_AFFINITY_RUN.value):
-        raise UserError("--random_walk and --affinity_run=RUN go together.")
-    if not _RANDOM_WALK.value:
-        return None
-    run = pathlib.Path(_AFFINITY_RUN.value)
-    if not (run / "config.gin").is_file():
-        raise UserError(f"--affinity_run={run}: no config.gin in it; train gin/affinity.gin first.")
-    return run
-
-
-def check_output(run_dir, output):
-    """Check that the walk's labels do not fall on the CAMs'.
-
-    Raises:
-      UserError: they would.
-    """
-    if output.resolve() == pathlib.Path(run_dir).resolve():
+    if not RunFolder(affinity_run).config.is_file():
+        raise UserError(
+            f"--affinity_run={affinity_run}: no config.gin in it; train gin/affinity.gin first."
+        )
+    output = RunFolder(output).path
+    if output.resolve() == RunFolder(cam_run).path.resolve():
         raise UserError(f"{output}: holds the labels of the CAMs; choose another --output.")
 
 
-def load_affinity(run):
-    """Return `inference.random_walk.PictureAffinity` of a run; None for None.
+def load_affinity(run_dir):
+    """Return `inference.random_walk.PictureAffinity` of a run.
 
     Raises:
       UserError: it is not a run of gin/affinity.gin, or one of an earlier version.
     """
-    if run is None:
-        return None
     from wsss_tf.inference.random_walk import PictureAffinity
     from wsss_tf.runs import recipe as recipe_lib
 
-    net = recipe_lib.load_network(run)
+    net = recipe_lib.load_network(run_dir)
     if "features" not in net.output:
-        raise UserError(f"--affinity_run={run}: is no run of gin/affinity.gin.")
+        raise UserError(f"--affinity_run={run_dir}: is no run of gin/affinity.gin.")
     if "affinity" not in net.output:
         raise UserError(
-            f"--affinity_run={run}: its network does not know the radius of its pairs, as that of "
-            "an earlier version; train gin/affinity.gin again."
+            f"--affinity_run={run_dir}: its network does not know the radius of its pairs, as that "
+            "of an earlier version; train gin/affinity.gin again."
         )
     return PictureAffinity(net)
 
 
-def options(recipe):
-    """Return the keyword arguments of `inference.random_walk.label_by_walk` that flags set.
+def walk_options(
+    background_threshold,
+    background_power=None,
+    affinity_power=8.0,
+    steps=64,
+    use_crf=False,
+    crf_scale=1.0,
+):
+    """Return the keyword arguments of `inference.random_walk.label_by_walk`.
 
     Args:
-      recipe: of the run that the maps are from.
-    """
-    from wsss_tf.inference.cam_crf import WALK_POWER
-    from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
+      background_threshold: of the maps, in (0, 1); the power follows it where it is not given.
+      background_power, affinity_power, steps: as in `label_by_walk`.
+      use_crf: refine by one iteration of the dense CRF.
+      crf_scale: divides its widths, which are for pictures of 500 pixels.
 
-    power = _BACKGROUND_POWER.value
+    Raises:
+      UserError: numbers that cannot be.
+    """
+    if background_power is None:
+        background_power = followed_power(background_threshold, WALK_POWER)
     return {
-        "background_power": infer_cams.followed_power(recipe, WALK_POWER)
-        if power is None
-        else power,
-        "affinity_power": _AFFINITY_POWER.value,
-        "steps": _WALK_STEPS.value,
-        "crf": infer_cams.scaled_crf(RANDOM_WALK_CRF) if _WALK_CRF.value else None,
+        "background_power": background_power,
+        "affinity_power": affinity_power,
+        "steps": steps,
+        "crf": scaled_crf(RANDOM_WALK_CRF, crf_scale) if use_crf else None,
     }
 
 
-def run(affinity, walk_options, source, cam_run, output, **work):
-    """Write `pseudo_labels/<id>.png` below `output` for every image of a source.
+def walk(cams, affinity, output, batch_size=8, overwrite=False, **options):
+    """Write a pseudo label for every image of a split, and say so.
 
-    `walk_options` is what `options` gives; `work` is `batch_size`, `overwrite` and `max_side`.
+    Args:
+      cams: `cam_run.CamRun`.
+      affinity: as `load_affinity` gives.
+      output: folder for the labels, another than the CAMs'.
+      batch_size, overwrite: as in `inference.write_walk.walk_source`.
+      **options: as `walk_options` gives; by default those that follow the maps' threshold.
+
+    Raises:
+      UserError: as `inference.write_walk.walk_source`.
     """
     from wsss_tf.inference.write_walk import walk_source
 
+    options = options or walk_options(cams.background_threshold)
     written, kept = walk_source(
         affinity,
-        source,
-        cam_run,
+        cams.source,
+        cams.folder,
         output,
-        **walk_options,
-        **work,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        max_side=cams.max_side,
+        **options,
     )
-    print(f"random walk: {written} written, {kept} kept: {output / 'pseudo_labels'}")
+    labels = RunFolder(output).pseudo_labels
+    print(f"random walk: {written} written, {kept} kept: {labels}")

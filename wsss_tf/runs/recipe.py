@@ -8,7 +8,7 @@ from collections.abc import Callable
 import gin
 
 from wsss_tf.errors import UserError
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,11 @@ class Recipe:
             raise UserError(
                 f"Recipe.max_side = {self.max_side!r}; give pixels, or None for no limit."
             )
+
+    def threshold(self, background_threshold):
+        """Return the background threshold that is asked for: None is the recipe's."""
+        own = self.background_threshold
+        return own if background_threshold is None else background_threshold
 
     def side_limit(self, max_side):
         """Return the limit that `max_side` asks for: None is the recipe's, 0 is None."""
@@ -234,10 +239,11 @@ def load_run(run_dir, gin_bindings=()):
     Raises:
       UserError: the folder holds no run, or one of a version whose settings were others.
     """
-    config = pathlib.Path(run_dir) / "config.gin"
+    run = RunFolder(run_dir)
+    config = run.config
     if not config.is_file():
         raise UserError(
-            f"--run_dir={run_dir}: no config.gin in it; train first, or check the path."
+            f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
         )
     try:
         return load([config], gin_bindings)
@@ -259,11 +265,6 @@ def _moved_bindings(config):
     return [".".join(key) for key in keys if len(key) == 2 and key[1] in _MOVED.get(key[0], ())]
 
 
-def network_path(run_dir, checkpoint="last"):
-    """Return where the trained network of a run is kept."""
-    return pathlib.Path(run_dir) / "checkpoints" / f"{checkpoint}.keras"
-
-
 def load_network(run_dir, checkpoint="last"):
     """Return the trained network of a run, a functional `keras.Model`.
 
@@ -279,18 +280,10 @@ def load_network(run_dir, checkpoint="last"):
     # Registers the layers, which a saved network names but does not hold.
     import wsss_tf.models  # noqa: F401
 
-    path = network_path(run_dir, checkpoint)
+    path = RunFolder(run_dir).network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
     return keras.saving.load_model(path, compile=False)
-
-
-def load_class_names(run_dir):
-    """Return the K class names that a run was trained with, in mask order."""
-    path = pathlib.Path(run_dir) / "class_names.txt"
-    if not path.is_file():
-        raise UserError(f"{path}: missing; it is written when training starts.")
-    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 def check_initial_weights(recipe):
@@ -318,7 +311,7 @@ def find_weights(path):
 def save_config(run_dir):
     """Write the operative configuration (defaults included) to the run folder and return it."""
     text = gin.operative_config_str()
-    run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
+    write_text(RunFolder(run_dir).config, text)
     return text
 
 
@@ -333,4 +326,4 @@ def save_parsed_config(run_dir, comment):
     The operative configuration is that of what has been called, which is little there.
     """
     text = f"# {comment}\n\n{parsed_config()}"
-    run_folder.write_text(pathlib.Path(run_dir) / "config.gin", text)
+    write_text(RunFolder(run_dir).config, text)

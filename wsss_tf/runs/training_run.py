@@ -1,7 +1,6 @@
 """The training of a run: data, network and step from a recipe, put together in a run folder."""
 
 import json
-import pathlib
 
 import keras
 import tensorflow as tf
@@ -10,7 +9,7 @@ from wsss_tf.data import batches as batches_lib
 from wsss_tf.data import checks
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import RunFolder, write_json
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
@@ -29,7 +28,7 @@ def train(recipe, run_dir, profile_steps=None):
 
     Args:
       recipe: `recipe.Recipe`.
-      run_dir: `pathlib.Path`; over several hosts on a file system that all of them share.
+      run_dir: folder; over several hosts on a file system that all of them share.
       profile_steps: (first, last) step to record for TensorBoard's profile page; None for none.
 
     Raises:
@@ -100,7 +99,7 @@ def train(recipe, run_dir, profile_steps=None):
             tf.summary.text("config.gin", "\n".join("    " + x for x in config.splitlines()))
 
     if is_chief(strategy):
-        run_folder.write_text(run_dir / "class_names.txt", "\n".join(source.class_names) + "\n")
+        RunFolder(run_dir).write_class_names(source.class_names)
     print(
         f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes, "
         f"{_supervision(recipe)}; {total_steps} steps of {recipe.batch_size}, {steps} an epoch; "
@@ -113,7 +112,7 @@ def train(recipe, run_dir, profile_steps=None):
         print(f"already trained for {first_step} steps; nothing to do.")
     elif first_step:
         print(f"went on from step {first_step}.")
-    print(f"network: {run_dir / 'checkpoints' / 'last.keras'}")
+    print(f"network: {RunFolder(run_dir).network()}")
 
 
 def _training_source(recipe, run_dir):
@@ -201,7 +200,7 @@ def _initial_weights(net, recipe):
 
 
 def checked_source(recipe, source, run_dir, require_labels=False):
-    """Return the source without bad images, which are recorded in RUN/bad_images.json.
+    """Return the source without bad images, which are recorded in the run folder.
 
     Raises:
       UserError: there is a bad image, and the recipe does not say to skip such.
@@ -209,13 +208,13 @@ def checked_source(recipe, source, run_dir, require_labels=False):
     source, bad = checks.check(
         source,
         skip_bad_images=recipe.skip_bad_images,
-        cache=pathlib.Path(run_dir) / "checked_images.json",
+        cache=RunFolder(run_dir).checked_images,
         require_labels=require_labels,
     )
     if bad:
-        path = pathlib.Path(run_dir) / "bad_images.json"
+        path = RunFolder(run_dir).bad_images
         known = json.loads(path.read_text()) if path.is_file() else []
         merged = {**dict(known), **dict(bad)}
-        run_folder.write_json(path, sorted(merged.items()))
+        write_json(path, sorted(merged.items()))
         print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
     return source

@@ -5,7 +5,7 @@ import pathlib
 import tensorflow as tf
 
 from wsss_tf.errors import UserError
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import atomic_path, network_path
 
 
 class Checkpoints:
@@ -13,8 +13,8 @@ class Checkpoints:
 
     Args:
       step: compiled `training.step.TrainingStep`.
-      folder: `RUN/checkpoints`. It holds TensorFlow checkpoints to resume from, `last.keras` and
-        `best.keras`, the networks themselves.
+      folder: of a run. It holds TensorFlow checkpoints to resume from, and the networks themselves,
+        "last" and "best".
 
     The position in the data is not stored: it follows from the optimizer's step. Of several hosts
     all restore, from the same folder, and only the chief saves: no variable here differs between
@@ -60,18 +60,18 @@ class Checkpoints:
         return self.step
 
     def save(self, miou=None):
-        """Save the state; also the network as last.keras, and as best.keras if `miou` is the best.
+        """Save the state; also the network as "last", and as "best" if `miou` is the best.
 
         Args:
           miou: validation score of the network as it is now; None if there is none.
         """
         if miou is not None and miou > float(self.best.numpy()):
             self.best.assign(miou)
-            self._save_net("best.keras")
-        self._save_net("last.keras")
+            self._save_net("best")
+        self._save_net("last")
         # Last, so that a checkpoint never points past the network files.
         self._manager.save(checkpoint_number=self.step)
 
-    def _save_net(self, name):
-        with run_folder.atomic_path(self.folder / name) as temporary:
+    def _save_net(self, checkpoint):
+        with atomic_path(network_path(self.folder, checkpoint)) as temporary:
             self.net.save(temporary)

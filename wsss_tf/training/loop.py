@@ -4,6 +4,7 @@ import sys
 
 import tensorflow as tf
 
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.training import hosts
 from wsss_tf.training.callbacks import EndOfEpoch, StopOnNonFinite
 from wsss_tf.training.checkpoints import Checkpoints
@@ -28,7 +29,7 @@ def fit(
         see `data.batches.training_batches`.
       steps_per_epoch: optimizer steps between two checkpoints.
       total_steps: how many the whole run has; its last epoch may be a shorter one.
-      run_dir: run folder, a `pathlib.Path`; checkpoints and TensorBoard files go there.
+      run_dir: run folder; checkpoints and TensorBoard files go there.
       validate, after_first_step: as in `callbacks.EndOfEpoch`; `after_first_step` is given the
         summary writer.
       profile_steps: (first, last) step to record for TensorBoard's profile page; None for none.
@@ -44,7 +45,7 @@ def fit(
       LostWorker: another host has gone.
     """
     strategy = step.distribute_strategy
-    checkpoints = Checkpoints(step, run_dir / "checkpoints")
+    checkpoints = Checkpoints(step, RunFolder(run_dir).checkpoints)
     first_step = checkpoints.restore()
     hosts.check_same_everywhere(
         strategy, **{"last step": first_step, "number of steps": total_steps}
@@ -54,7 +55,7 @@ def fit(
     callbacks, profile = [StopOnNonFinite()], None
     writer = tf.summary.create_noop_writer()
     if hosts.is_chief(strategy):
-        tensorboard = run_dir / "tensorboard"
+        tensorboard = RunFolder(run_dir).tensorboard
         writer = tf.summary.create_file_writer(str(tensorboard))
         note = None if after_first_step is None else lambda: after_first_step(writer)
         callbacks.append(EndOfEpoch(checkpoints, validate, writer, note))

@@ -1,0 +1,194 @@
+"""Flags that several commands have, and the plain values that they stand for.
+
+A command defines the groups that it wants, and hands their values on.
+"""
+
+from absl import flags
+
+from wsss_tf import command
+from wsss_tf.errors import UserError
+
+# === Groups ===
+
+
+def define_cams(values=flags.FLAGS):
+    """Define the flags of a command that goes on from CAMs: which, and how they were made."""
+    flags.DEFINE_string(
+        "run_dir",
+        None,
+        "Folder with cams/, as wsss_tf.infer wrote them: the run's, or its --output.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "split",
+        None,
+        "Split that they are of; all for those of --input.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "background_threshold",
+        None,
+        "Score that tells classes from background in the maps; default: that of infer. The "
+        "background powers follow it where they are not given.",
+        0,
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "max_side",
+        None,
+        "Longer side, pixels, at which larger pictures are labelled; what is written has their own "
+        "size. Default: that of infer; 0 for no limit.",
+        0,
+        flag_values=values,
+    )
+    define_files(values)
+
+
+def define_files(values=flags.FLAGS):
+    """Define what every kind of inference has: --overwrite and --gin_bindings."""
+    flags.DEFINE_bool("overwrite", False, "Write files that exist again.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "gin_bindings",
+        [],
+        "Override the run's config.gin, such as the folder of the data set.",
+        flag_values=values,
+    )
+
+
+def define_crf_scale(values=flags.FLAGS):
+    """Define the flag that the dense CRF on CAMs and that of the random walk share."""
+    flags.DEFINE_float(
+        "crf_scale",
+        1,
+        "Divides the CRFs' widths, which are for pictures of 500 pixels.",
+        flag_values=values,
+    )
+
+
+def define_crf(values=flags.FLAGS):
+    """Define the flags of the dense CRF on CAMs, besides --crf_scale."""
+    flags.DEFINE_list(
+        "crf_powers",
+        None,
+        "Low and high power of the background score before the dense CRF; 4,24 for maps whose "
+        "threshold is 0.26.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "crf_thresholds",
+        None,
+        "Instead of --crf_powers: below the first score a pixel is taken for background, above the "
+        "second for its strongest class.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
+    )
+    flags.DEFINE_float(
+        "crf_unary_weight",
+        1,
+        "How much the maps count against the kernels of the dense CRF.",
+        0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "crf_processes",
+        None,
+        "Processes for the dense CRF; default: one a processor core.",
+        1,
+        flag_values=values,
+    )
+
+
+def define_walk(values=flags.FLAGS):
+    """Define the flags of the random walk, besides --crf_scale."""
+    flags.DEFINE_string(
+        "affinity_run",
+        None,
+        "Run of gin/affinity.gin; the random walk's pseudo_labels/ go there, or into --output.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "background_power",
+        None,
+        "Random walk: power of the background score (1 - strongest class); 6 for maps whose "
+        "threshold is 0.26.",
+        0,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "affinity_power", 8, "Random walk: power of affinities.", 0, flag_values=values
+    )
+    flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0, flag_values=values)
+    flags.DEFINE_bool(
+        "walk_crf", False, "Random walk: refine by one CRF iteration.", flag_values=values
+    )
+
+
+# === Values ===
+
+
+def crf_options(background_threshold, values=flags.FLAGS):
+    """Return `runs.refine.crf_options` of the flags.
+
+    Raises:
+      UserError: numbers that contradict each other, or cannot be.
+    """
+    from wsss_tf.runs import refine
+
+    return refine.crf_options(
+        background_threshold,
+        powers=_numbers("crf_powers", "4,24", values),
+        thresholds=_numbers("crf_thresholds", "0.1,0.3", values),
+        iterations=values.crf_iterations,
+        crf_scale=values.crf_scale,
+        unary_weight=values.crf_unary_weight,
+    )
+
+
+def walk_options(background_threshold, values=flags.FLAGS):
+    """Return `runs.infer_walk.walk_options` of the flags.
+
+    Raises:
+      UserError: numbers that cannot be.
+    """
+    from wsss_tf.runs import infer_walk
+
+    return infer_walk.walk_options(
+        background_threshold,
+        background_power=values.background_power,
+        affinity_power=values.affinity_power,
+        steps=values.walk_steps,
+        use_crf=values.walk_crf,
+        crf_scale=values.crf_scale,
+    )
+
+
+def _numbers(name, example, values):
+    texts = values[name].value
+    return None if texts is None else command.parse_positive(name, texts, example)
+
+
+def refuse_without(switch, names, values=flags.FLAGS):
+    """Refuse flags that were given and mean nothing without another one.
+
+    Raises:
+      UserError: there is one, and the other is not set.
+    """
+    if values[switch].value:
+        return
+    for name in names:
+        if values[name].present:
+            raise UserError(f"--{name} means nothing without --{switch}.")
+
+
+def require(*names, values=flags.FLAGS):
+    """Check that flags are set.
+
+    Raises:
+      UserError: one of them is not; the flag's help says what to give.
+    """
+    for name in names:
+        if not values[name].value:
+            raise UserError(f"--{name} is missing: {values[name].help}")

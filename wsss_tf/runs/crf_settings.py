@@ -1,0 +1,32 @@
+"""Numbers that the dense CRF on CAMs and the random walk share. No TensorFlow."""
+
+import math
+
+from wsss_tf.errors import UserError
+from wsss_tf.inference.cam_crf import power_for_maps
+
+
+def followed_power(background_threshold, official_power):
+    """Return `inference.cam_crf.power_for_maps` of a run's maps.
+
+    Raises:
+      UserError: their threshold is 0 or 1.
+    """
+    try:
+        return power_for_maps(background_threshold, official_power)
+    except ValueError as error:
+        raise UserError(
+            f"{error} Give another --background_threshold, or the powers: --crf_powers, "
+            "--background_power."
+        ) from error
+
+
+def scaled_crf(parameters, crf_scale):
+    """Return `dense_crf.CrfParameters` for pictures that are `crf_scale` times smaller.
+
+    Raises:
+      UserError: it is not above 0.
+    """
+    if not 0 < crf_scale < math.inf:
+        raise UserError(f"--crf_scale={crf_scale:g}: give a number above 0.")
+    return parameters.scaled(crf_scale)

@@ -1,0 +1,46 @@
+"""Spread the CAMs of a run by a random walk over the affinities of another: pseudo_labels/.
+
+  python -m wsss_tf.walk --run_dir=RUN --affinity_run=RUN2 --split=train
+
+after wsss_tf.infer in RUN and the training of gin/affinity.gin in RUN2. Labels that are already
+there and newer than their CAMs are kept, so an interrupted command can be run again.
+"""
+
+from absl import flags
+
+from wsss_tf import command, command_flags
+
+command_flags.define_cams()
+command_flags.define_walk()
+command_flags.define_crf_scale()
+flags.adopt_module_key_flags(command_flags)  # for --help
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write pseudo_labels/ into; default: that of --affinity_run."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
+
+
+def main():
+    """Run the command."""
+    command_flags.require("run_dir", "split", "affinity_run")
+    command_flags.refuse_without("walk_crf", ["crf_scale"])
+    from wsss_tf.runs import infer_walk
+    from wsss_tf.runs.cam_run import open_cam_run
+
+    values = flags.FLAGS
+    output = _OUTPUT.value or values.affinity_run
+    infer_walk.check_folders(values.run_dir, values.affinity_run, output)
+    cams = open_cam_run(
+        values.run_dir,
+        values.split,
+        values.gin_bindings,
+        values.background_threshold,
+        values.max_side,
+    )
+    options = command_flags.walk_options(cams.background_threshold)
+    affinity = infer_walk.load_affinity(values.affinity_run)
+    infer_walk.walk(cams, affinity, output, _BATCH_SIZE.value, values.overwrite, **options)
+
+
+if __name__ == "__main__":
+    command.run(main)
