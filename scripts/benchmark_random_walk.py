@@ -5,8 +5,8 @@
 Every line is a process of its own, for its own peak memory. The walk is that of one picture with
 random affinities: T is squared --logt times as the official code does, or multiplied with the
 scores 2 ^ logt times; the largest difference between the two results is printed. The CRF's rate
-counts pictures through `infer --crf`: two CRFs of 10 iterations and four files each, the start of
-the processes included.
+counts pictures as `wsss_tf.refine` does them: two CRFs of 10 iterations and four files each, the
+start of the processes included.
 """
 
 import json

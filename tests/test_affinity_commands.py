@@ -246,7 +246,7 @@ def kill_at_first_map(folder, *line, environment=ENVIRONMENT):
         command(*line), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
-    while not any(folder.glob("crf_high/*.png")):
+    while not any(folder.glob("crf_high/[!.]*.png")):  # hidden ones are not yet whole
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -257,7 +257,7 @@ def kill_at_first_map(folder, *line, environment=ENVIRONMENT):
     while any(map(is_alive, workers)):  # they do not outlive their parent
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    done = {path.stem for path in folder.glob("crf_high/*.png") if path.name[0] != "."}
+    done = {path.stem for path in folder.glob("crf_high/[!.]*.png")}
     assert 0 < len(done) < 24
     return len(done)
 

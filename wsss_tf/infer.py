@@ -184,23 +184,21 @@ def _infer_cams(run, runner_options):
         _infer_on_beam(run, maps, runner_options, threshold, crf, walk)
         return
     compute = infer_cams.make_maps(run.network(_CHECKPOINT.value), **maps)
-    output = cam_output = _OUTPUT.value or run.folder
+    output = _OUTPUT.value or run.folder
     if walk is not None:
-        # --output is for the walk's labels, which the CAMs' must not replace.
-        output = _OUTPUT.value or flags.FLAGS.affinity_run
-        cam_output = (
-            run.folder if _SPLIT.value else RunFolder(_OUTPUT.value or run.folder).cam_stage
-        )
         affinity = infer_walk.load_affinity(flags.FLAGS.affinity_run)  # before hours of work
-    source = run.source(cam_output, _SPLIT.value, _INPUT.value)
+        # --output is for the walk's labels, which the CAMs' must not replace.
+        output = run.folder if _SPLIT.value else RunFolder(output).cam_stage
+    source = run.source(output, _SPLIT.value, _INPUT.value)
     work = _work(run)
     cams = infer_cams.infer_cams(
-        run, compute, source, cam_output, threshold, _LABEL_THRESHOLD.value, **work
+        run, compute, source, output, threshold, _LABEL_THRESHOLD.value, **work
     )
     if crf is not None:
         refine(cams, flags.FLAGS.crf_processes, work["overwrite"], **crf)
     if walk is not None:
-        infer_walk.walk(cams, affinity, output, work["batch_size"], work["overwrite"], **walk)
+        labels = _OUTPUT.value or flags.FLAGS.affinity_run
+        infer_walk.walk(cams, affinity, labels, work["batch_size"], work["overwrite"], **walk)
 
 
 def _infer_on_beam(run, maps, runner_options, threshold, crf, walk):

@@ -14,14 +14,13 @@ from wsss_tf.files.run_folder import RunFolder, atomic_path
 def evaluate_run(
     source, load, run_dir, *, background_threshold=None, absent_as_zero=False, num_report_images=24
 ):
-    """Score the CAM files of a run; write `curves.png` and the files of `write_results` into it.
+    """Score the CAM files of a run; write its curves and the files of `write_results` into it.
 
     Args:
       source: `data.source.Source` with masks and a background class; only its attributes are used.
       load: function of a position in the source to its example, of which it takes "image", uint8
         [h, w, 3], and "mask", uint8 [h, w], as NumPy arrays.
-      run_dir: run folder; `cams/<id>.npz` for every id of the source, but for those listed in
-        `bad_images.json`, a list of [id, reason].
+      run_dir: run folder, with a CAM file for every id of the source but those of its bad images.
       background_threshold: score at this one, in [0, 1]; None for the best of the sweep.
       absent_as_zero: as in `confusion.mean_iou`.
       num_report_images: how many images the report shows, spread evenly over the split.

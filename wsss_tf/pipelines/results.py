@@ -151,7 +151,7 @@ def write_results(plan, run_dir):
 
 def _shown(plan, load, position, run_dir):
     image_id, example = plan.score.ids[position], load(position)
-    class_ids, cams = run_folder.RunFolder(run_dir / "cam").read_cams(image_id)
+    class_ids, cams = run_folder.load_cams(run_dir / "cam" / "cams", image_id)
     folders = {
         **_label_folders(plan, run_dir),
         "trained network": run_dir / "shown" / "predictions",

@@ -34,6 +34,7 @@ def train(recipe, run_dir, profile_steps=None):
     Raises:
       UserError: whatever the user can put right; see the modules called.
     """
+    run = RunFolder(run_dir)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
@@ -94,12 +95,12 @@ def train(recipe, run_dir, profile_steps=None):
         )
 
     def after_first_step(writer):
-        config = recipe_lib.save_config(run_dir)
+        config = recipe_lib.save_config(run)
         with writer.as_default(0):
-            tf.summary.text("config.gin", "\n".join("    " + x for x in config.splitlines()))
+            tf.summary.text(run.config.name, "\n".join("    " + x for x in config.splitlines()))
 
     if is_chief(strategy):
-        RunFolder(run_dir).write_class_names(source.class_names)
+        run.write_class_names(source.class_names)
     print(
         f"{source.name}/{source.split}: {len(source)} images, {source.num_classes} classes, "
         f"{_supervision(recipe)}; {total_steps} steps of {recipe.batch_size}, {steps} an epoch; "
@@ -112,7 +113,7 @@ def train(recipe, run_dir, profile_steps=None):
         print(f"already trained for {first_step} steps; nothing to do.")
     elif first_step:
         print(f"went on from step {first_step}.")
-    print(f"network: {RunFolder(run_dir).network()}")
+    print(f"network: {run.network()}")
 
 
 def _training_source(recipe, run_dir):
