@@ -98,3 +98,21 @@ def test_flags_that_mean_nothing_alone(argument):
     command_flags.refuse_without("crf", [name], parse())
     with pytest.raises(UserError, match=f"--{name} means nothing without --crf"):
         command_flags.refuse_without("crf", [name], parse(argument))
+
+
+def test_threshold_of_the_walk():
+    assert walk()["threshold"] is None
+    options = walk(
+        "--walk_threshold=0.7",
+        "--walk_crf",
+        "--walk_crf_iterations=4",
+        "--walk_crf_unary_weight=5",
+        "--crf_scale=2",
+    )
+    assert options["threshold"] == 0.7
+    expected = CrfParameters(4, 3.0, 3.0, 80.0, 13.0, 10.0, 5.0)
+    assert options["crf"] == expected.scaled(2)
+    with pytest.raises(UserError, match="give one"):
+        walk("--walk_threshold=0.7", "--background_power=2")
+    with pytest.raises(UserError, match="between 0 and 1"):
+        walk("--walk_threshold=1")

@@ -9,7 +9,8 @@ from wsss_tf import ops
 from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images, run_folder
-from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF, dense_crf
+from wsss_tf.inference.cam_crf import crf_probs
+from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF, CrfParameters, dense_crf
 from wsss_tf.inference.random_walk import (
     Grid,
     PictureAffinity,
@@ -72,7 +73,8 @@ def test_products_equal_the_power(walked):
 
 def test_labels_are_the_official_ones(walked):
     data, affinity = walked
-    pooled = pooled_scores(data["cams"], float(data["alpha"]))
+    start = crf_probs(data["cams"], float(data["alpha"])).transpose(2, 0, 1)
+    pooled = pooled_scores(start)
     close(pooled, data["cam_pooled"][..., [0, 3, 15]], atol=1e-6)
     close(ops.resize_bilinear(data["walked"][None], (96, 104), False)[0], data["up"], atol=2e-6)
     image = np.zeros((90, 101, 3), np.uint8)
@@ -81,6 +83,39 @@ def test_labels_are_the_official_ones(walked):
     assert label.dtype == np.uint8
     np.testing.assert_array_equal(label, data["pred"])
     assert set(np.unique(label)) == {0, 3, 15}
+
+
+def test_above_a_share_of_the_highest_score(walked):
+    """With a threshold the classes walk without a background, and a constant is theirs."""
+    data, affinity = walked
+    image = np.zeros((90, 101, 3), np.uint8)
+    grid = Grid(12, 13, 5, 8)
+    transition = transition_matrix(affinity, *grid[:3])
+    scores = walk(pooled_scores(np.float32(data["cams"])), transition)
+    scores = ops.resize_bilinear(scores[None], (96, 104), align_corners=False)[0, :90, :101]
+    scores = scores.numpy() / scores.numpy().max()
+    for threshold in (0.3, 0.6):
+        label = label_by_walk(image, [3, 15], data["cams"], affinity, grid, threshold=threshold)
+        expected = np.where(scores.max(-1) > threshold, np.array([3, 15])[scores.argmax(-1)], 0)
+        assert (label == expected).mean() > 0.9999  # but for rounding at the threshold itself
+        assert set(np.unique(label)) == {0, 3, 15}
+    # However weak the maps are, the peak of the strongest class is kept.
+    weak = label_by_walk(image, [3, 15], data["cams"] / 50, affinity, grid, threshold=0.6)
+    assert (weak == label).mean() > 0.999
+    none = label_by_walk(image, [3, 15], 0 * data["cams"], affinity, grid, threshold=0.6)
+    assert not none.any()
+
+
+def test_crf_behind_a_threshold(walked):
+    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+    data, affinity = walked
+    image = np.random.default_rng(0).integers(0, 256, (90, 101, 3)).astype(np.uint8)
+    arguments = (image, [3, 15], data["cams"], affinity, Grid(12, 13, 5, 8))
+    plain = label_by_walk(*arguments, threshold=0.6)
+    sure = CrfParameters(iterations=1, unary_weight=1000.0)
+    assert (label_by_walk(*arguments, threshold=0.6, crf=sure) == plain).mean() > 0.999
+    smooth = label_by_walk(*arguments, threshold=0.6, crf=CrfParameters(bilateral_weight=0.0))
+    assert 0 < (smooth != plain).mean() < 0.2
 
 
 def random_affinity(grid, seed=0):

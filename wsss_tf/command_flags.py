@@ -121,8 +121,21 @@ def define_walk(values=flags.FLAGS):
         "affinity_power", 8, "Random walk: power of affinities.", 0, flag_values=values
     )
     flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0, flag_values=values)
-    flags.DEFINE_bool(
-        "walk_crf", False, "Random walk: refine by one CRF iteration.", flag_values=values
+    flags.DEFINE_float(
+        "walk_threshold",
+        None,
+        "Random walk, for --background_power: the classes walk alone, and background is what "
+        "stays below this share of the highest score.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("walk_crf", False, "Random walk: then the dense CRF.", flag_values=values)
+    flags.DEFINE_integer("walk_crf_iterations", 1, "Iterations of that CRF.", 0, flag_values=values)
+    flags.DEFINE_float(
+        "walk_crf_unary_weight",
+        1,
+        "How much the walked scores count against the kernels of that CRF.",
+        0,
+        flag_values=values,
     )
 
 
@@ -162,6 +175,9 @@ def walk_options(background_threshold, values=flags.FLAGS):
         steps=values.walk_steps,
         use_crf=values.walk_crf,
         crf_scale=values.crf_scale,
+        crf_iterations=values.walk_crf_iterations,
+        crf_unary_weight=values.walk_crf_unary_weight,
+        threshold=values.walk_threshold,
     )
 
 

@@ -23,7 +23,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run 
 def main():
     """Run the command."""
     command_flags.require("run_dir", "split", "affinity_run")
-    command_flags.refuse_without("walk_crf", ["crf_scale"])
+    command_flags.refuse_without(
+        "walk_crf", ["crf_scale", "walk_crf_iterations", "walk_crf_unary_weight"]
+    )
     from wsss_tf.runs import infer_walk
     from wsss_tf.runs.cam_run import open_cam_run
 

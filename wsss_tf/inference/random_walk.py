@@ -8,7 +8,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from wsss_tf import ops
-from wsss_tf.inference.cam_crf import WALK_POWER, background_score
+from wsss_tf.inference.cam_crf import WALK_POWER, crf_probs, power_of_threshold
 from wsss_tf.inference.dense_crf import dense_crf
 from wsss_tf.inference.map_sizes import resize_maps, strongest_at
 
@@ -130,20 +130,17 @@ def walk(scores, transition, steps=64):
     return walked.reshape(height, width, classes)
 
 
-def pooled_scores(cams, background_power=WALK_POWER, stride=8):
+def pooled_scores(scores, stride=8):
     """Return what the walk starts from, at the network's stride.
 
     Args:
-      cams: [P, H, W] in [0, 1].
-      background_power: alpha of `cam_crf.background_score`.
+      scores: float32 [K, H, W].
       stride: pixels.
 
     Returns:
-      float32 [ceil(H / stride), ceil(W / stride), P + 1]: means over stride x stride pixels of
-      background and classes; beyond the picture's right and lower edge both are zero.
+      float32 [ceil(H / stride), ceil(W / stride), K]: means over stride x stride pixels; beyond the
+      picture's right and lower edge scores are zero.
     """
-    background = background_score(cams, background_power)
-    scores = np.concatenate([background[None], np.asarray(cams, np.float32)])
     spare = [-n % stride for n in scores.shape[1:]]
     scores = np.pad(scores, [(0, 0), (0, spare[0]), (0, spare[1])])
     classes, height, width = scores.shape
@@ -161,6 +158,7 @@ def label_by_walk(
     affinity_power=8.0,
     steps=64,
     crf=None,
+    threshold=None,
 ):
     """Return the pseudo label of one picture.
 
@@ -174,6 +172,10 @@ def label_by_walk(
         (AffinityNet's own are 16, 8 and 256).
       crf: `dense_crf.CrfParameters` to refine the walked scores with, such as RANDOM_WALK_CRF; None
         for no CRF, as is the official default.
+      threshold: None has the background walk beside the classes, as AffinityNet does. A score in
+        (0, 1): the classes walk alone, their scores are divided by the highest, and what stays
+        below the threshold is background, as IRN does (Ahn, Cho and Kwak, CVPR 2019); then
+        `background_power` counts for nothing.
 
     Returns:
       uint8 [H, W]: 0 or one of `class_ids`. (The official code carries along the classes that are
@@ -183,10 +185,16 @@ def label_by_walk(
     """
     height, width = image.shape[:2]
     transition = transition_matrix(affinity, *grid[:3], affinity_power)
-    start = pooled_scores(resize_maps(cams, (height, width)), background_power, grid.stride)
-    walked = walk(start, transition, steps)
+    maps = resize_maps(cams, (height, width))
+    if threshold is None:
+        start = crf_probs(maps, background_power)
+    else:
+        start = np.asarray(maps, np.float32).transpose(1, 2, 0)
+    walked = walk(pooled_scores(start.transpose(2, 0, 1), grid.stride), transition, steps)
     size = (grid.stride * grid.height, grid.stride * grid.width)
     scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
+    if threshold is not None:
+        scores = _with_constant_background(scores, threshold)
     if crf is not None:
         padded = np.empty((*size, 3), np.uint8)
         padded[:] = _MEAN_COLOUR
@@ -194,3 +202,12 @@ def label_by_walk(
         scores = dense_crf(scores, padded, crf)
     best = strongest_at(scores[:height, :width], cams.shape[1:])
     return np.concatenate([[0], class_ids])[best].astype(np.uint8)
+
+
+def _with_constant_background(scores, threshold):
+    """Return walked scores [h, w, P], scaled to a maximum of 1, behind those of the background.
+
+    A class beats the background above the threshold: (1 - strongest) ^ power, as the CRF wants it.
+    """
+    scaled = scores / max(scores.max(initial=0), ops.EPSILON)
+    return crf_probs(scaled.transpose(2, 0, 1), power_of_threshold(threshold))

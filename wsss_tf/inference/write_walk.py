@@ -18,6 +18,7 @@ def walk_source(
     affinity_power=8.0,
     steps=64,
     crf=None,
+    threshold=None,
     batch_size=8,
     overwrite=False,
     max_side=None,
@@ -29,7 +30,7 @@ def walk_source(
       source: `data.source.Source`, or `files.cam_record.PictureFiles`.
       cam_run: folder with `cams/`.
       output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
-      background_power, affinity_power, steps, crf: as in `label_by_walk`.
+      background_power, affinity_power, steps, crf, threshold: as in `label_by_walk`.
       batch_size: images of equal size that follow each other go through the network together.
       overwrite: write again what is there; otherwise labels newer than the CAMs are left alone.
       max_side: on larger images all of it runs at this longer side, pixels; None for no limit.
@@ -64,6 +65,7 @@ def walk_source(
                     affinity_power=affinity_power,
                     steps=steps,
                     crf=crf,
+                    threshold=threshold,
                 )
                 images.save_mask(output.pseudo_label(image_id), label)
                 done(picture.position)

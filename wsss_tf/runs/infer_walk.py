@@ -1,5 +1,7 @@
 """The random walk from CAMs to pseudo labels, by a run of AffinityNet."""
 
+import dataclasses
+
 from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
@@ -54,26 +56,47 @@ def walk_options(
     steps=64,
     use_crf=False,
     crf_scale=1.0,
+    crf_iterations=1,
+    crf_unary_weight=1.0,
+    threshold=None,
 ):
     """Return the keyword arguments of `inference.random_walk.label_by_walk`.
 
     Args:
       background_threshold: of the maps, in (0, 1); the power follows it where it is not given.
       background_power, affinity_power, steps: as in `label_by_walk`.
-      use_crf: refine by one iteration of the dense CRF.
+      use_crf: refine by the dense CRF.
       crf_scale: divides its widths, which are for pictures of 500 pixels.
+      crf_iterations, crf_unary_weight: as in `dense_crf.CrfParameters`.
+      threshold: as in `label_by_walk`.
 
     Raises:
-      UserError: numbers that cannot be.
+      UserError: numbers that cannot be, or contradict each other.
     """
+    if threshold is not None:
+        if background_power is not None:
+            raise UserError("--walk_threshold takes the place of --background_power; give one.")
+        if not 0 < threshold < 1:
+            raise UserError(f"--walk_threshold={threshold:g}: give a number between 0 and 1.")
     if background_power is None:
         background_power = followed_power(background_threshold, WALK_POWER)
     return {
         "background_power": background_power,
         "affinity_power": affinity_power,
         "steps": steps,
-        "crf": scaled_crf(RANDOM_WALK_CRF, crf_scale) if use_crf else None,
+        "crf": _crf(crf_scale, crf_iterations, crf_unary_weight) if use_crf else None,
+        "threshold": threshold,
     }
+
+
+def _crf(scale, iterations, unary_weight):
+    try:
+        parameters = dataclasses.replace(
+            RANDOM_WALK_CRF, iterations=iterations, unary_weight=unary_weight
+        )
+    except ValueError as error:
+        raise UserError(f"--walk_crf: {error}") from error
+    return scaled_crf(parameters, scale)
 
 
 def walk(cams, affinity, output, batch_size=8, overwrite=False, **options):
