@@ -28,8 +28,8 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "command_flags", "convert", "evaluate", "export", "infer", "pipeline", "pipelines",
-    "refine", "runs", "serving.client", "train", "walk",
+    "command", "command_flags", "convert", "cues", "evaluate", "export", "infer", "pipeline",
+    "pipelines", "refine", "runs", "serving.client", "train", "walk",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 

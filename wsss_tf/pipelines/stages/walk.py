@@ -1,0 +1,89 @@
+"""The stage that spreads class activation maps by a random walk on AffinityNet's affinities."""
+
+from wsss_tf.errors import UserError
+from wsss_tf.inference import cam_crf
+from wsss_tf.pipelines.context import Description, Planned
+from wsss_tf.pipelines.records import Stage
+from wsss_tf.pipelines.stages import values
+
+
+def walk_stage(
+    name="walk",
+    maps="cams",
+    affinity="affinity",
+    background_power=None,
+    threshold=None,
+    affinity_power=8.0,
+    steps=64,
+    crf=False,
+    crf_scale=1.0,
+    crf_iterations=1,
+    crf_unary_weight=1.0,
+):
+    """Return the stage that writes the pseudo labels of the walk.
+
+    Args:
+      name: of the stage.
+      maps: name of the stage that writes the maps.
+      affinity: name of the stage that trains AffinityNet.
+      background_power: of the background's score, which walks beside the classes. None for the one
+        that follows the background threshold of the maps.
+      threshold: instead of it: the classes walk alone, and background is what stays below this
+        share of the highest score.
+      affinity_power, steps: as the command takes them.
+      crf: refine by the dense CRF.
+      crf_scale, crf_iterations, crf_unary_weight: of that CRF, as the command takes them.
+    """
+    if background_power is not None:
+        values.check_number("walk_stage.background_power", background_power)
+    values.check_threshold("walk_stage.threshold", threshold)
+    values.check_one_of(
+        ("walk_stage.background_power", background_power), ("walk_stage.threshold", threshold)
+    )
+    values.check_number("walk_stage.affinity_power", affinity_power)
+    values.check_count("walk_stage.steps", steps)
+    values.check_positive("walk_stage.crf_scale", crf_scale)
+    values.check_count("walk_stage.crf_iterations", crf_iterations)
+    values.check_number("walk_stage.crf_unary_weight", crf_unary_weight)
+
+    refining = (
+        "--walk_crf",
+        f"--crf_scale={crf_scale:g}",
+        f"--walk_crf_iterations={crf_iterations}",
+        f"--walk_crf_unary_weight={crf_unary_weight:g}",
+    )
+
+    def resolve(context):
+        of = context.maps_of("walk_stage.maps", maps)
+        trained = context.trained_by("walk_stage.affinity", affinity)
+        if trained.recipe.prepare_source is None:
+            raise UserError(
+                f"{affinity}/train_stage.recipe: is no recipe such as gin/affinity.gin."
+            )
+        power = background_power
+        if power is None:
+            power = cam_crf.power_for_maps(of.background_threshold, cam_crf.WALK_POWER)
+        background = f"--background_power={power:g}"
+        if threshold is not None:
+            background = f"--walk_threshold={threshold:g}"
+        flags = (
+            background,
+            f"--affinity_power={affinity_power:g}",
+            f"--walk_steps={steps}",
+            *(refining if crf else ("--nowalk_crf",)),
+        )
+        run = context.run_dir / affinity
+        affinity_run = f"--affinity_run={run}"
+        stage = Stage(
+            name=name,
+            steps=(("walk", *of.on_split, affinity_run, *flags),),
+            inputs={"flags": flags},
+            after=(maps, affinity),
+            outputs=(f"{affinity}/pseudo_labels",),
+            proof=f"{affinity}/pseudo_labels",
+        )
+        labels = {"random walk": run / "pseudo_labels"}
+        made = {"masks of the pictures": run / "pseudo_labels"}
+        return Planned(stage, scored=labels, shown=labels, made=made)
+
+    return Description(name, resolve)
