@@ -5,9 +5,10 @@ import pathlib
 import numpy as np
 
 from wsss_tf.data.folder import labels_from_masks
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 CLASS_NAMES = tuple(
     """

@@ -8,9 +8,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from wsss_tf.data import transforms
-from wsss_tf.data.source import IGNORE
 from wsss_tf.errors import UserError
 from wsss_tf.files import images, png, run_folder
+from wsss_tf.masks import IGNORE
 
 _NO_SCORE = 1e-5
 _ORIENTATION_TAG = 0x0112  # of Exif

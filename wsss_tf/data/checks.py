@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from wsss_tf.data.source import IGNORE, error_in_short
+from wsss_tf.data.source import error_in_short
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.masks import IGNORE
 
 _NO_LABEL = "it has no label"
 _AHEAD = 64

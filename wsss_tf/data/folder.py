@@ -10,10 +10,11 @@ import pathlib
 import numpy as np
 import tqdm
 
-from wsss_tf.data.source import IGNORE, file_source, reduced_source
+from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.picture_files import SUFFIXES, find_files, find_pictures
+from wsss_tf.masks import IGNORE
 
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"

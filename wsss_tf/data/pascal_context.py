@@ -8,10 +8,11 @@ import tqdm
 from absl import logging
 
 from wsss_tf.data.folder import labels_from_masks, read_id_list, read_text
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 # The 59 most frequent of the 459 categories, in alphabetical order, with their numbers in the
 # files; the background is all others. (The data set's own list of 59 begins with VOC's classes.)

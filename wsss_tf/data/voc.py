@@ -20,10 +20,11 @@ from absl import logging
 from PIL import Image
 
 from wsss_tf.data.folder import labels_from_masks, read_id_list
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 CLASS_NAMES = (
     "background",

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 
 from wsss_tf import ops
 from wsss_tf.evaluation import plots
-from wsss_tf.evaluation.confusion import IGNORE
+from wsss_tf.masks import IGNORE
 
 
 def find_attention(net):

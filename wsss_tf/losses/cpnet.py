@@ -5,7 +5,8 @@ Letters: B batch, h w size of the prior's map, N = h * w, K classes.
 
 from keras import ops
 
-IGNORE = 255
+from wsss_tf.masks import IGNORE
+
 _CLAMP = 100.0  # of -ln(v), where PyTorch's binary cross entropy clamps it
 
 
