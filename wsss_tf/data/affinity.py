@@ -13,7 +13,6 @@ from wsss_tf.files import images, png, run_folder
 from wsss_tf.masks import IGNORE
 
 _NO_SCORE = 1e-5
-_ORIENTATION_TAG = 0x0112  # of Exif
 
 
 def with_crf_maps(source, cam_run=None):
@@ -192,7 +191,7 @@ def _image_size(source, position):
         return tuple(source.read(tf.constant(0))["image"].shape[:2]) if position == 0 else None
     with Image.open(source.paths[position]) as picture:
         width, height = picture.size
-        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = picture.getexif().get(images.ORIENTATION_TAG, 1)
         is_turned = picture.format == "JPEG" and orientation in (5, 6, 7, 8)
     size = (width, height) if is_turned else (height, width)
     if source.max_side is None:

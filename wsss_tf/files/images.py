@@ -19,7 +19,7 @@ from wsss_tf.files.png import save_mask as save_mask
 
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112  # of Exif
 
 
 # === Pictures ===
@@ -104,7 +104,7 @@ def _exif_orientation(contents):
     count = tf.where(is_exif(segment), number(directory, 2, little_endian), 0)
     # Real directories are short; a damaged count must not cost memory.
     entries = directory + 2 + 12 * tf.range(tf.minimum(count, 512))
-    is_orientation = number(entries, 2, little_endian) == _ORIENTATION_TAG
+    is_orientation = number(entries, 2, little_endian) == ORIENTATION_TAG
     values = number(entries + 8, 2, little_endian)
     orientation = tf.reduce_max(tf.concat([[1], tf.where(is_orientation, values, 1)], 0))
     return tf.where(orientation <= 8, orientation, 1)

@@ -37,21 +37,6 @@ def _one_hot(mask, num_classes, masked):
     return hot[..., :num_classes] if masked else hot
 
 
-def ideal_affinity(mask, num_classes):
-    """Return which pairs of positions share a class.
-
-    Args:
-      mask: integer [B, h, w], values 0..K-1 and 255. Ignored pixels form a class of their own, as
-        in the official code.
-      num_classes: K.
-
-    Returns:
-      float32 [B, N, N] of 0 and 1, symmetric. For looking at; the loss does without it.
-    """
-    hot = _one_hot(mask, num_classes, masked=False)
-    return ops.matmul(hot, ops.transpose(hot, (0, 2, 1)))
-
-
 def affinity_terms(prior, mask, num_classes, masked=False):
     """Return the terms of the affinity loss, each a mean over an image's positions.
 
