@@ -54,7 +54,6 @@ class PixelAttention(tf.Module):
         return windows.pop() if windows else None
 
     def __call__(self, image, row, column):
-        """See the class."""
         height, width = self.window or image.shape[:2]
         # As near the middle as the picture allows.
         top = int(np.clip(row - height // 2, 0, max(0, image.shape[0] - height)))
