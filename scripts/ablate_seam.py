@@ -235,8 +235,7 @@ def score(net, source, evaluation, scales, crf_powers):
 
     from wsss_tf.data.source import loader
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
-    from wsss_tf.evaluation.metrics import cam_metrics
-    from wsss_tf.evaluation.threshold_sweep import Sweep
+    from wsss_tf.evaluation.score import score_maps
     from wsss_tf.inference.cam_crf import crf_label
     from wsss_tf.inference.grad_cam import METHODS, GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
@@ -245,27 +244,36 @@ def score(net, source, evaluation, scales, crf_powers):
     scales = scales if scale is None else (float(scale),)
     compute = (GradCam if method in METHODS else MultiScaleCam)(net, method, scales)
     names, load = source.class_names, loader(source)
-    sweep = Sweep(len(names))
-    confusions = {power: Confusion(len(names)) for power in crf_powers}
-    for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
-        example = load(i)
-        image, mask = example["image"], example["mask"]
-        present = np.flatnonzero(source.labels[i])
-        outputs = compute(image[None], source.labels[i][None])
-        cams = outputs["cams"].numpy()[0].transpose(2, 0, 1)[present]
-        if with_crf:
-            for power, confusion in confusions.items():
-                confusion.update(mask, crf_label(present + 1, cams, image, power))
-        else:
-            sweep.update(present + 1, cams, mask)
+
+    def maps():
+        for i in tqdm(range(len(source)), desc=f"scoring {evaluation}", disable=None):
+            example = load(i)
+            present = np.flatnonzero(source.labels[i])
+            outputs = compute(example["image"][None], source.labels[i][None])
+            cams = outputs["cams"].numpy()[0].transpose(2, 0, 1)[present]
+            yield source.ids[i], example, present + 1, cams
+
     if with_crf:
+        # All powers in one pass: the CAMs are computed once.
+        confusions = {power: Confusion(len(names)) for power in crf_powers}
+        for _, example, class_ids, cams in maps():
+            for power, confusion in confusions.items():
+                label = crf_label(class_ids, cams, example["image"], power)
+                confusion.update(example["mask"], label)
         points = [
             {"threshold": power, "miou": float(mean_iou(confusion.matrix))}
             for power, confusion in confusions.items()
         ]
-        return {**max(points, key=lambda point: point["miou"]), "sweep": points}
-    points = cam_metrics(sweep, names)["sweep"]
-    points = [{key: point[key] for key in ("threshold", "miou", "mfn", "mfp")} for point in points]
+    else:
+        metrics = score_maps(
+            ((image_id, *cams, example["mask"]) for image_id, example, *cams in maps()), names
+        )
+        if metrics is None:
+            raise UserError(f"every mask of {source.split!r} is all 255 (ignored).")
+        points = [
+            {key: point[key] for key in ("threshold", "miou", "mfn", "mfp")}
+            for point in metrics["sweep"]
+        ]
     return {**max(points, key=lambda point: point["miou"]), "sweep": points}
 
 

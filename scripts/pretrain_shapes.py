@@ -9,6 +9,7 @@ seed, at many sizes), and its backbone, without the head, is written as float16 
 
 import pathlib
 
+import gin
 from absl import flags
 
 from wsss_tf import command
@@ -41,19 +42,20 @@ def main():
     """Run the script."""
     if not _RUN_DIR.value or not _OUTPUT.value:
         raise UserError("--run_dir and --output are both needed.")
-    from wsss_tf.models.seam import NEW_LAYERS
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.runs.training_run import train
     from wsss_tf.training.initial_weights import save_weights
 
     files = ["gin/cam.gin", "gin/data/shapes.gin", "gin/size/small.gin"]
     run_dir = pathlib.Path(_RUN_DIR.value)
-    train(recipe_lib.load(files, _SETTINGS), run_dir)
+    recipe = recipe_lib.load(files, _SETTINGS)
+    head = gin.query_parameter("NEW_LAYERS/gin.macro.value")
+    train(recipe, run_dir)
     net = recipe_lib.load_network(run_dir)
     save_weights(
         net,
         _OUTPUT.value,
-        keep=lambda path: not any(layer in path.split("/") for layer in NEW_LAYERS),
+        keep=lambda path: not any(layer in path.split("/") for layer in head),
         dtype="float16",
     )
     print(f"{_OUTPUT.value}: {pathlib.Path(_OUTPUT.value).stat().st_size / 2**20:.1f} MiB")

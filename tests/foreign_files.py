@@ -6,7 +6,6 @@ import io
 import pickle
 import struct
 import sys
-import tarfile
 import types
 import zipfile
 
@@ -69,9 +68,8 @@ def _fake_torch():
     )
     inner._rebuild_tensor_v2 = _rebuild_tensor_v2
     names = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "Long"}
-    for kind in ("Storage", "Tensor"):
-        for name in names.values():
-            setattr(torch, name + kind, type(name + kind, (), {"__module__": "torch"}))
+    for name in names.values():
+        setattr(torch, f"{name}Storage", type(f"{name}Storage", (), {"__module__": "torch"}))
     before = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
     sys.modules.update({"torch": torch, "torch._utils": inner})
     try:
@@ -94,7 +92,7 @@ def _dump(content, file, persistent_id=None):
 def write_torch(path, content, container):
     """Write a dict, in which arrays stand for tensors, as `torch.save` does.
 
-    `container` is "zip", "pickles" (before 1.6) or "tar" (before 0.1.10).
+    `container` is "zip" or "pickles" (before 1.6).
     """
     with _fake_torch() as (torch, names):
 
@@ -105,9 +103,8 @@ def write_torch(path, content, container):
                 return collections.OrderedDict((key, swap(v)) for key, v in value.items())
             return value
 
-        {"zip": _write_zip, "pickles": _write_pickles, "tar": _write_tar}[container](
-            path, swap(content), torch, names
-        )
+        write = {"zip": _write_zip, "pickles": _write_pickles}[container]
+        write(path, swap(content), torch, names)
 
 
 def _storage_reference(storages, torch, names, *more):
@@ -142,32 +139,3 @@ def _write_pickles(path, content, torch, names):
         _dump(sorted(key for key, _ in storages.values()), file)
         for _, storage in sorted(storages.values(), key=lambda pair: pair[0]):
             file.write(struct.pack("<q", storage.array.size) + storage.array.tobytes())
-
-
-def _write_tar(path, content, torch, names):
-    tensors, parts = {}, {name: io.BytesIO() for name in ("storages", "tensors", "pickle")}
-
-    def persistent_id(value):
-        if not isinstance(value, _Tensor):
-            return None
-        return str(tensors.setdefault(id(value), (100 + len(tensors), value))[0])
-
-    _dump(content, parts["pickle"], persistent_id)
-    for name in ("storages", "tensors"):
-        _dump(len(tensors), parts[name])
-    for key, tensor in tensors.values():
-        array = tensor.storage.array
-        name = names[array.dtype.name]
-        _dump((key + 1000, "cpu", getattr(torch, f"{name}Storage")), parts["storages"])
-        parts["storages"].write(struct.pack("<q", array.size) + array.tobytes())
-        _dump((key, key + 1000, getattr(torch, f"{name}Tensor")), parts["tensors"])
-        shape, axes = tensor.shape, len(tensor.shape)
-        strides = [int(np.prod(shape[i + 1 :])) for i in range(axes)]
-        parts["tensors"].write(struct.pack(f"<2i{2 * axes}qq", axes, 0, *shape, *strides, 0))
-    _dump([], parts["storages"])  # views of storages
-    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
-        for name, part in parts.items():
-            member = tarfile.TarInfo(name)
-            member.size = part.tell()
-            part.seek(0)
-            archive.addfile(member, part)

@@ -162,10 +162,3 @@ def test_fewer_examples_than_a_batch_are_drawn_again():
     seeds = {tuple(seed) for batch in taken for seed in batch["rng_seed"]}
     assert len(seeds) == 48  # each time augmented in another way
     assert_equal(take(2, n=3, batch_size=8, first_step=4), taken[4:])
-
-
-def test_examples_come_in_order():
-    source = numbered(7)
-    found = [element["id"].numpy().decode() for element in batches.examples(source)]
-    assert tuple(found) == source.ids
-    assert int(tf.data.experimental.cardinality(batches.examples(source))) == 7

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from wsss_tf.data import folder
+from wsss_tf.data import folder, lists
 from wsss_tf.data.source import loader
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
@@ -209,7 +209,7 @@ def test_labels_from_masks_tells_which_could_be_read(voc_layout):
     broken = voc_layout / "SegmentationClass" / "0.png"
     broken.write_bytes(broken.read_bytes()[:60])
     paths = [broken, voc_layout / "SegmentationClass" / "1.png"]
-    labels, is_readable = folder.labels_from_masks(paths, ["background", "a", "b", "c", "d"])
+    labels, is_readable = lists.labels_from_masks(paths, ["background", "a", "b", "c", "d"])
     assert is_readable.tolist() == [False, True]
     assert labels.tolist() == [[0, 0, 0, 0], [0, 1, 0, 1]]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from wsss_tf.data import checks
-from wsss_tf.data.pseudo_labels import pseudo_label_source
+from wsss_tf.data.pseudo_labels import with_pseudo_labels
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
@@ -46,7 +46,7 @@ def folder(base, tmp_path):
 
 
 def test_masks_are_the_files_and_the_rest_is_the_base(base, folder):
-    source, original = pseudo_label_source("train", base, folder), base(split="train")
+    source, original = with_pseudo_labels(base(split="train"), folder), base(split="train")
     assert source.has_masks
     assert (source.ids, source.class_names) == (original.ids, original.class_names)
     checked, bad = checks.check(source)
@@ -71,7 +71,7 @@ def test_masks_are_the_files_and_the_rest_is_the_base(base, folder):
     ids=["size", "value", "broken"],
 )
 def test_labels_that_do_not_fit_are_named(base, folder, label, words):
-    source = pseudo_label_source("train", base, folder)
+    source = with_pseudo_labels(base(split="train"), folder)
     path = folder / f"{source.ids[1]}.png"
     if label is None:
         path.write_bytes(path.read_bytes()[:50])
@@ -90,6 +90,6 @@ def test_labels_that_do_not_fit_are_named(base, folder, label, words):
 def test_missing_labels_are_named(base, folder):
     (folder / f"{base(split='train').ids[0]}.png").unlink()
     with pytest.raises(UserError, match=r"1 of \d images of split 'train'.*infer --run_dir="):
-        pseudo_label_source("train", base, folder)
+        with_pseudo_labels(base(split="train"), folder)
     with pytest.raises(UserError, match=r"nowhere: no such folder"):
-        pseudo_label_source("train", base, folder / "nowhere")
+        with_pseudo_labels(base(split="train"), folder / "nowhere")

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from wsss_tf.data import checks, voc
+from wsss_tf.data import checks, voc, voc_archives, voc_tfds
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 
@@ -199,7 +199,7 @@ def test_without_data_and_network(tmp_path, monkeypatch):
     def no_network(request, timeout):
         raise urllib.error.URLError("unreachable")
 
-    monkeypatch.setattr(voc.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(voc_archives.urllib.request, "urlopen", no_network)
     with pytest.raises(UserError) as error:
         voc.voc_source("train", download_dir=tmp_path)
     message = str(error.value)
@@ -244,7 +244,7 @@ LACKING = [name for name in ("dill", "importlib_resources") if not importlib.uti
 class VocSegmentationTest(
     unittest.TestCase if LACKING else tfds.testing.DatasetBuilderTestCase,
 ):
-    DATASET_CLASS = voc.VocSegmentation
+    DATASET_CLASS = voc_tfds.VocSegmentation
     SPLITS = {"train": 2, "val": 1, "trainval": 3, "trainaug": 4, "test": 1}  # noqa: RUF012
     OVERLAPPING_SPLITS = ("trainval", "trainaug")
 
@@ -262,7 +262,7 @@ class VocSegmentationTest(
 
 def test_builder_writes_the_same_examples(devkit, tmp_path):
     sbd = write_sbd(tmp_path)
-    builder = voc.VocSegmentation(data_dir=tmp_path / "tfds", devkit=devkit, sbd=sbd)
+    builder = voc_tfds.VocSegmentation(data_dir=tmp_path / "tfds", devkit=devkit, sbd=sbd)
     builder = pickle.loads(pickle.dumps(builder))
     builder.download_and_prepare()
     source = voc.voc_source("trainaug", devkit=devkit, sbd=sbd)

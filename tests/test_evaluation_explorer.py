@@ -13,7 +13,7 @@ from PIL import Image
 from wsss_tf.evaluation.confusion import Confusion, class_iou
 from wsss_tf.evaluation.explorer import image_scores, score_text, slider_thresholds
 from wsss_tf.evaluation.metrics import cam_metrics, mask_metrics
-from wsss_tf.evaluation.report import ReportImage, write_report
+from wsss_tf.evaluation.report import ReportImage, report_page
 from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
 from wsss_tf.files import images
 
@@ -64,7 +64,9 @@ def cam_page(tmp_path_factory):
     for one in EXAMPLES:
         sweep.update(one.class_ids, one.cams, one.mask)
     metrics = cam_metrics(sweep, NAMES, split="val", background_threshold=USED)
-    write_report(path, title="t", metrics=metrics, class_names=NAMES, report_images=EXAMPLES)
+    path.write_text(
+        report_page(title="t", metrics=metrics, class_names=NAMES, report_images=EXAMPLES)
+    )
     return path, metrics
 
 
@@ -78,7 +80,8 @@ def mask_page(tmp_path_factory):
         shown.append(ReportImage(one.image_id, one.image, one.prediction, one.mask.copy()))
     shown[2].mask[:] = 255
     metrics = mask_metrics(confusion.matrix, NAMES, num_images=4, ignored_pixels=0)
-    write_report(path, title="t", metrics=metrics, class_names=NAMES, report_images=shown)
+    page = report_page(title="t", metrics=metrics, class_names=NAMES, report_images=shown)
+    path.write_text(page)
     return path, metrics
 
 
@@ -154,7 +157,9 @@ def test_large_images_keep_the_page_small(tmp_path):
     sweep.update(image.class_ids, image.cams, image.mask)
     metrics = cam_metrics(sweep, NAMES)
     path = tmp_path / "report.html"
-    write_report(path, title="t", metrics=metrics, class_names=NAMES, report_images=[image])
+    path.write_text(
+        report_page(title="t", metrics=metrics, class_names=NAMES, report_images=[image])
+    )
     maps = data_of(path)["images"][0]["maps"]
     assert (maps["height"], maps["width"]) == (384, 512)
     assert len(maps["png"]) < 250_000

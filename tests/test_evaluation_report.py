@@ -11,7 +11,7 @@ from PIL import Image
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import plots
 from wsss_tf.evaluation.metrics import cam_metrics
-from wsss_tf.evaluation.report import ReportImage, write_report
+from wsss_tf.evaluation.report import ReportImage, report_page
 from wsss_tf.evaluation.run_cams import evaluate_run
 from wsss_tf.evaluation.threshold_sweep import Sweep, label_pixels
 from wsss_tf.files import images, run_folder
@@ -69,8 +69,7 @@ def written(tmp_path):
     for image in shown:
         sweep.update(image.class_ids, image.cams, image.mask)
     metrics = cam_metrics(sweep, NAMES, split="val", skipped_images=1)
-    write_report(
-        tmp_path / "report.html",
+    page = report_page(
         title="Run <1> of $5 {title}",
         metrics=metrics,
         class_names=NAMES,
@@ -78,6 +77,7 @@ def written(tmp_path):
         config_text="a.b = '<script>alert(1)</script> $body'",
         skipped=[("bad/<7>", "truncated & broken")],
     )
+    (tmp_path / "report.html").write_text(page)
     return tmp_path / "report.html", metrics
 
 
@@ -130,14 +130,7 @@ def test_large_pictures_are_reduced(tmp_path):
     sweep.update(image.class_ids, image.cams, image.mask)
     metrics = cam_metrics(sweep, NAMES, split="val")
     for shown in ([image], []):
-        write_report(
-            tmp_path / "report.html",
-            title="t",
-            metrics=metrics,
-            class_names=NAMES,
-            report_images=shown,
-        )
-        page = (tmp_path / "report.html").read_text()
+        page = report_page(title="t", metrics=metrics, class_names=NAMES, report_images=shown)
         assert len(page) < 700_000  # of CAMs that are noise
     assert "<article>" not in page
     assert "<script" not in page

@@ -21,7 +21,7 @@ from wsss_tf.interop.sec_cues import convert_localization_cues
 from wsss_tf.interop.torch_file import read_torch
 
 DATA = pathlib.Path(__file__).resolve().parent / "data" / "interop"
-CONTAINERS = ("zip", "pickles", "tar")
+CONTAINERS = ("zip", "pickles")
 
 
 def arrays():
@@ -96,9 +96,7 @@ def test_code_is_refused_and_never_run(tmp_path, container):
 def test_a_file_cut_anywhere_is_refused_in_one_line(tmp_path, container):
     write_torch(tmp_path / "x.pth", arrays(), container)
     contents = (tmp_path / "x.pth").read_bytes()
-    # The end of a tar archive is padding.
-    end = len(contents) if container != "tar" else contents.rindex(b"half") + 1
-    for length in [*range(0, end, 37), end - 1]:
+    for length in [*range(0, len(contents), 37), len(contents) - 1]:
         (tmp_path / "cut.pth").write_bytes(contents[:length])
         with pytest.raises(UserError, match=r"cut\.pth") as caught:
             read_torch(tmp_path / "cut.pth")
@@ -138,7 +136,7 @@ def test_files_that_are_something_else(tmp_path):
     cases["script.pt"] = "TorchScript program"
     with tarfile.open(tmp_path / "other.tar", "w:") as archive:
         archive.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
-    cases["other.tar"] = "tar archive, but not one of torch.save"
+    cases["other.tar"] = "is not a file of torch.save"
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"a": 1}))
     cases["other.pkl"] = "a pickle, but not one of torch.save"
     (tmp_path / "text.pth").write_text("hello")

@@ -8,8 +8,9 @@ from tiny_backbone import tiny_backbone
 
 from wsss_tf import ops
 from wsss_tf.backbones.resnet38 import resnet38
-from wsss_tf.models.affinitynet import NEW_LAYERS, affinity_head, affinity_network
+from wsss_tf.models.affinitynet import affinity_head, affinity_network
 
+NEW_LAYERS = ("f8_3", "f8_4", "f8_5", "f9")
 # Names of the golden files.
 FEATURES = {"stage2": "conv4", "stage3": "conv5", "stage4": "conv6"}
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wsss_tf.models.deeplab import NEW_LAYERS, deeplab_head, deeplab_network, deeplab_resnet38
+from wsss_tf.models.deeplab import deeplab_head, deeplab_network, deeplab_resnet38
 from wsss_tf.training.optimizer import poly_sgd
 from wsss_tf.training.supervised import supervised_step
+
+NEW_LAYERS = ("conv_fov", "conv_fov2", "cls_conv")
 
 
 def head(num_classes=21, depth=24, filters=512, **options):

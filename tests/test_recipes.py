@@ -6,12 +6,12 @@ import gin
 import pytest
 
 from wsss_tf.errors import UserError
-from wsss_tf.models import affinitynet, deeplab
-from wsss_tf.models.seam import NEW_LAYERS
 from wsss_tf.pipelines.settings import load_pipeline
 from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.initial_weights import load_initial_weights
 
+SEAM_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
+DEEPLAB_LAYERS = ("conv_fov", "conv_fov2", "cls_conv")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -84,16 +84,11 @@ def test_what_suits_the_drawn_scenes_is_not_in_the_small_overlay(caplog):
 
 
 def test_truth_may_come_from_another_source():
-    bindings = [
-        "Recipe.source=@pseudo_label_source",
-        "pseudo_label_source.base=@shapes_source",
-        "pseudo_label_source.folder='nowhere'",
-        "Recipe.validation_source=@shapes_source",
-    ]
-    overlay = ROOT / "tests/data/pseudo_labels.gin"  # the import that a binding cannot give
-    recipe = recipe_lib.load(["gin/deeplab.gin", "gin/data/shapes.gin", str(overlay)], bindings)
+    files = ["gin/deeplab.gin", "gin/data/shapes.gin", "gin/data/folder.gin"]
+    bindings = ["folder_source.root='nowhere'", "Recipe.validation_source=@shapes_source"]
+    recipe = recipe_lib.load(files, bindings)
     assert recipe.true_source("val").name == "shapes"
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="'nowhere': no such folder"):
         recipe.source(split="train")
 
 
@@ -139,8 +134,8 @@ def test_overlays_override_in_order(method, data):
 @pytest.mark.parametrize(
     ("method", "size", "new_layers"),
     [
-        ("seam", "small", set(NEW_LAYERS)),
-        ("deeplab", "small_deeplab", {*deeplab.NEW_LAYERS, "bn_fov", "bn_fov2"}),
+        ("seam", "small", set(SEAM_LAYERS)),
+        ("deeplab", "small_deeplab", {*DEEPLAB_LAYERS, "bn_fov", "bn_fov2"}),
     ],
 )
 def test_shipped_weights_fit_the_small_network(method, size, new_layers):
@@ -157,10 +152,10 @@ def test_shipped_weights_fit_the_small_network(method, size, new_layers):
 @pytest.mark.parametrize(
     ("method", "size", "new_layers"),
     [
-        ("seam", "photos", NEW_LAYERS),
+        ("seam", "photos", SEAM_LAYERS),
         ("cam", "photos", ("fc8",)),
-        ("affinity", "photos_affinity", affinitynet.NEW_LAYERS),
-        ("deeplab", "photos_deeplab", deeplab.NEW_LAYERS),
+        ("affinity", "photos_affinity", ("f8_3", "f8_4", "f8_5", "f9")),
+        ("deeplab", "photos_deeplab", DEEPLAB_LAYERS),
     ],
 )
 def test_sizes_for_photographs(method, size, new_layers):
@@ -173,11 +168,32 @@ def test_sizes_for_photographs(method, size, new_layers):
     net = recipe.network(num_classes=3)
     rates = {v.path: optimizer._rule(v.path)[0] for v in net.trainable_variables}
     fast = {path.split("/")[-2] for path, rate in rates.items() if rate > 5}
-    assert set(new_layers) <= fast <= {*NEW_LAYERS, *new_layers}
+    assert set(new_layers) <= fast <= {*SEAM_LAYERS, *new_layers}
     # BatchNorm of the backbone is frozen, and so is its first part.
     assert not any("lite" in path and "gamma" in path for path in rates)
     assert not any("lite_stem" in path for path in rates)
     assert any("lite_head" in path for path in rates)
+
+
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        ("seam", "small"),
+        ("cam", "small"),
+        ("affinity", "small_affinity"),
+        ("deeplab", "photos_deeplab"),
+    ],
+)
+def test_new_layers_are_layers_of_the_network(method, size, tmp_path):
+    recipe = recipe_lib.load([f"gin/{method}.gin", "gin/data/shapes.gin", f"gin/size/{size}.gin"])
+    names = gin.query_parameter("NEW_LAYERS/gin.macro.value")
+    paths = [variable.path.split("/") for variable in recipe.network(num_classes=3).variables]
+    assert set(names) <= {path[-2] for path in paths}
+    rule = recipe.optimizer(total_steps=9).rules[0][0]
+    assert all(name in rule for name in names)
+    # A run's config.gin, which holds the macro too, is loaded by every later command.
+    assert "NEW_LAYERS = " in recipe_lib.save_config(tmp_path)
+    assert recipe_lib.load_run(tmp_path).optimizer(total_steps=9).rules[0][0] == rule
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_backbone import tiny_backbone
+from two_replicas import train_on_one_and_two
 
 from wsss_tf.losses.cpnet import affinity_loss, downsample_mask
 from wsss_tf.losses.sanet import categorical_loss, class_presence
@@ -174,18 +175,13 @@ def test_two_replicas_equal_one(batch, network, step, names):
     # CPNet's with hard pixels, of which the replicas have different numbers.
     options = {"hard_probability": 0.4, "hard_share": 0.25} if step is cpnet_step else {}
     batch = {name: array[[3, 0, 1, 2]] for name, array in batch.items()}
-    runs = []
-    for strategy in (
-        tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
-    ):
-        with strategy.scope():
-            keras.utils.set_random_seed(0)
-            trained = step(network(), **options)
-            trained.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
-        data = tf.data.Dataset.from_tensor_slices(batch).batch(4, drop_remainder=True).repeat()
-        history = trained.fit(data, epochs=2, steps_per_epoch=1, verbose=0).history
-        runs.append((history, {v.path: np.asarray(v.value) for v in trained.net.variables}))
+
+    def make_step(is_single):
+        trained = step(network(), **options)
+        trained.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
+        return trained
+
+    runs = train_on_one_and_two(make_step, batch, steps=2)
     (losses, weights), (mirrored_losses, mirrored_weights) = runs
     for name in names:
         np.testing.assert_allclose(mirrored_losses[name], losses[name], rtol=2e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_tf.backbones.resnet38 import resnet38
-from wsss_tf.models.seam import NEW_LAYERS, seam_network
+from wsss_tf.models.seam import seam_network
 from wsss_tf.training.optimizer import (
     CaffeSGD,
     GroupedAdam,
@@ -17,6 +17,8 @@ from wsss_tf.training.optimizer import (
     role_rules,
     step_sgd,
 )
+
+NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
 
 
 def test_agrees_with_the_official_optimizer(golden):

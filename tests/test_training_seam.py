@@ -2,15 +2,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from two_replicas import train_on_one_and_two
 
 from wsss_tf import ops
 from wsss_tf.backbones.resnet38 import _Blocks
 from wsss_tf.losses.classification import sigmoid_cross_entropy
 from wsss_tf.losses.seam import cross_equivariance, equivariance, minimum_pooling
-from wsss_tf.models.seam import NEW_LAYERS, seam_head
+from wsss_tf.models.seam import seam_head
 from wsss_tf.training.affine import Affine
 from wsss_tf.training.optimizer import poly_adam, poly_sgd
 from wsss_tf.training.seam import seam_losses, seam_step
+
+NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
 
 
 def close(actual, expected, atol=1e-5):
@@ -223,22 +226,15 @@ def test_two_replicas_equal_one():
     batch = tiny_batch()
     order = [0, 3, 1, 2]  # the replicas see different classes
     batch = {name: array[order] for name, array in batch.items()}
-    runs = []
-    for strategy in (
-        tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
-    ):
-        with strategy.scope():
-            keras.utils.set_random_seed(0)
-            network = tiny_network()
-            step = seam_step(network)
-            # One device needs no graph, and making one takes longer than three steps.
-            step.compile(poly_sgd(3, NEW_LAYERS, momentum=0.9), run_eagerly=not runs)
-        dataset = tf.data.Dataset.from_tensor_slices(batch).batch(4, drop_remainder=True).repeat()
-        history = step.fit(dataset, epochs=3, steps_per_epoch=1, verbose=0).history
-        runs.append((history, {v.path: np.asarray(v.value) for v in network.variables}))
+
+    def make_step(is_single):
+        step = seam_step(tiny_network())
+        # One device needs no graph, and making one takes longer than three steps.
+        step.compile(poly_sgd(3, NEW_LAYERS, momentum=0.9), run_eagerly=is_single)
+        return step
+
+    runs = train_on_one_and_two(make_step, batch)
     (losses, weights), (mirrored_losses, mirrored_weights) = runs
-    assert strategy.num_replicas_in_sync == 2
     for name, values in losses.items():
         close(mirrored_losses[name], values, atol=2e-6)
     for path, weight in weights.items():  # with the statistics of BatchNorm

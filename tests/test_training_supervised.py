@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from two_replicas import train_on_one_and_two
 
 from wsss_tf.losses.segmentation import softmax_cross_entropy
 from wsss_tf.ops import resize_bilinear
@@ -125,18 +126,13 @@ def test_overfits_four_images(batch):
 
 def test_two_replicas_equal_one():
     batch = {name: array[[3, 0, 1, 2]] for name, array in scenes(24).items()}
-    runs = []
-    for strategy in (
-        tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
-    ):
-        with strategy.scope():
-            keras.utils.set_random_seed(0)
-            step = supervised_step(network(aux=True), aux_weight=0.4)
-            step.compile(keras.optimizers.SGD(0.2, momentum=0.9), run_eagerly=not runs)
-        data = tf.data.Dataset.from_tensor_slices(batch).batch(4, drop_remainder=True).repeat()
-        history = step.fit(data, epochs=3, steps_per_epoch=1, verbose=0).history
-        runs.append((history, {v.path: np.asarray(v.value) for v in step.net.variables}))
+
+    def make_step(is_single):
+        step = supervised_step(network(aux=True), aux_weight=0.4)
+        step.compile(keras.optimizers.SGD(0.2, momentum=0.9), run_eagerly=is_single)
+        return step
+
+    runs = train_on_one_and_two(make_step, batch)
     (losses, weights), (mirrored_losses, mirrored_weights) = runs
     for name, values in losses.items():
         np.testing.assert_allclose(mirrored_losses[name], values, rtol=4e-6)

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from wsss_tf.backbones.channels import scale_channels
+from wsss_tf.backbones.initializers import fan_out_normal
 from wsss_tf.backbones.stages import check_frozen_stages
 from wsss_tf.layers.batchnorm import batchnorm
 
@@ -53,9 +54,7 @@ class _Blocks:
             strides=stride,
             padding="valid" if stride > 1 else "same",
             use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "truncated_normal"
-            ),
+            kernel_initializer=fan_out_normal(),
             trainable=not self.is_frozen,
             name=name,
         )(x)
@@ -96,9 +95,7 @@ class _Blocks:
             dilation_rate=dilation,
             padding="valid" if stride > 1 else "same",
             use_bias=False,
-            depthwise_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "truncated_normal"
-            ),
+            depthwise_initializer=fan_out_normal(),
             trainable=not self.is_frozen,
             name=f"{name}dwconv",
         )(x)

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from wsss_tf import ops
+from wsss_tf.backbones.initializers import fan_out_normal
 from wsss_tf.backbones.stages import check_frozen_stages
 from wsss_tf.layers.batchnorm import batchnorm
 
@@ -43,9 +44,7 @@ class _Blocks:
             strides=stride,
             padding="same",
             use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "truncated_normal"
-            ),
+            kernel_initializer=fan_out_normal(),
             trainable=not self.is_frozen,
             name=f"{name}_conv",
         )(x)
@@ -71,9 +70,7 @@ class _Blocks:
             dilation_rate=dilation,
             padding="same",
             use_bias=False,
-            depthwise_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "truncated_normal"
-            ),
+            depthwise_initializer=fan_out_normal(),
             trainable=not self.is_frozen,
             name=f"{name}_depthwise_conv",
         )(x)

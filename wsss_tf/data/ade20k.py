@@ -4,10 +4,11 @@ import pathlib
 
 import numpy as np
 
-from wsss_tf.data.folder import labels_from_masks
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.lists import files_of, labels_from_masks
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 CLASS_NAMES = tuple(
     """
@@ -71,13 +72,8 @@ def ade20k_source(split, root=None, image_labels=False):
     if not image_files:
         raise UserError(f"ade20k: no image in {image_folder}.")
     mask_files = find_files(mask_folder, (".png",))
-    missing = [image_id for image_id in image_files if image_id not in mask_files]
-    if missing:
-        raise UserError(
-            f"ade20k: {len(missing)} of {len(image_files)} masks of split {split!r} are not in "
-            f"{mask_folder}, the first is {missing[0]!r}."
-        )
-    mask_paths = [mask_files[image_id] for image_id in image_files]
+    masks = f"masks of split {split!r}"
+    mask_paths = files_of(list(image_files), mask_files, "ade20k", masks, mask_folder)
     labels = np.zeros([len(image_files), len(CLASS_NAMES)], np.float32)
     if image_labels:
         labels, _ = labels_from_masks(mask_paths, CLASS_NAMES, mask_values())

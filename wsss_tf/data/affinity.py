@@ -8,11 +8,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from wsss_tf.data import transforms
-from wsss_tf.data.source import IGNORE
 from wsss_tf.errors import UserError
 from wsss_tf.files import images, png
 from wsss_tf.files.pictures import ORIENTATION_TAG
 from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
+from wsss_tf.masks import IGNORE
 
 _NO_SCORE = 1e-5
 

@@ -88,10 +88,3 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
     # Sharding by file or element would give each worker another order than the one above.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def examples(source):
-    """Return the dataset of all examples in order, unbatched: for inference and evaluation."""
-    dataset = tf.data.Dataset.range(len(source))
-    dataset = dataset.map(source.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,6 +1,5 @@
 """Find broken files before training does: each is decoded once, by the pipeline's own decoders."""
 
-import collections
 import concurrent.futures
 import json
 import os
@@ -10,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from wsss_tf.data.source import IGNORE, error_in_short
+from wsss_tf.bounded_map import bounded_map
+from wsss_tf.data.source import error_in_short
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.masks import IGNORE
 
 _NO_LABEL = "it has no label"
-_AHEAD = 64
 _HINT = "replace or remove it, or leave such images out with Recipe.skip_bad_images=True."
 
 
@@ -93,11 +93,11 @@ def _check_files(source, unlabelled, cache, report):
     to_decode.sort(key=lambda position: position not in unlabelled)
     find_fault = _fault_finder(source)
     pool = concurrent.futures.ThreadPoolExecutor()
-    found = _in_order(pool, find_fault, to_decode)
+    # In order, so that the first fault is the same one each time; little is decoded beyond it.
+    found = bounded_map(pool, find_fault, zip(to_decode), ahead=64)
+    bar = tqdm.tqdm(found, "checking images", len(to_decode), leave=False, delay=1)
     try:
-        for position, reason in tqdm.tqdm(
-            found, "checking images", len(to_decode), leave=False, delay=1
-        ):
+        for position, reason in zip(to_decode, bar):
             if reason is None:
                 known[files[position]] = fingerprints[position]
                 reason = _NO_LABEL if position in unlabelled else None
@@ -114,21 +114,6 @@ def _check_files(source, unlabelled, cache, report):
 def _files(source):
     """Return a file per id: the image, else (images may be drawn) the mask; None if neither."""
     return source.paths or source.mask_paths
-
-
-def _in_order(pool, function, items):
-    """Yield (item, result) in order, with a bounded number of calls under way.
-
-    So the first fault is the same one each time, and little has been decoded beyond it.
-    """
-    under_way = collections.deque()
-    for item in items:
-        under_way.append((item, pool.submit(function, item)))
-        if len(under_way) > _AHEAD:
-            first, task = under_way.popleft()
-            yield first, task.result()
-    for item, task in under_way:
-        yield item, task.result()
 
 
 def _fault_finder(source):

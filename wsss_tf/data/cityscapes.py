@@ -4,10 +4,11 @@ import pathlib
 
 import numpy as np
 
-from wsss_tf.data.folder import labels_from_masks
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.lists import files_of, labels_from_masks
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 # Class: its number in the files ("label id"); the order is that of the official "train ids".
 _LABEL_IDS = {
@@ -80,20 +81,24 @@ def cityscapes_source(split, root=None, image_labels=False):
         )
     root = pathlib.Path(root).expanduser()
     image_folder, mask_folder = root / "leftImg8bit" / split, root / "gtFine" / split
-    image_files = _ending(find_files(image_folder, (".png",)), _IMAGE_ENDING)
+    image_files = {
+        key.removesuffix(_IMAGE_ENDING): path
+        for key, path in find_files(image_folder, (".png",)).items()
+        if key.endswith(_IMAGE_ENDING)
+    }
     if not image_files:
         raise UserError(f"cityscapes: no image CITY/*{_IMAGE_ENDING}.png in {image_folder}.")
     ids = list(image_files)
     mask_paths = None
     labels = np.zeros([len(ids), len(CLASS_NAMES)], np.float32)
     if split != "test":
-        mask_files = _ending(find_files(mask_folder, (".png",)), _MASK_ENDING)
-        if missing := [image_id for image_id in ids if image_id not in mask_files]:
-            raise UserError(
-                f"cityscapes: {len(missing)} of {len(ids)} masks of split {split!r} are not in "
-                f"{mask_folder}, the first is {missing[0] + _MASK_ENDING}.png."
-            )
-        mask_paths = [mask_files[image_id] for image_id in ids]
+        mask_paths = files_of(
+            [image_id + _MASK_ENDING for image_id in ids],
+            find_files(mask_folder, (".png",)),
+            "cityscapes",
+            f"masks of split {split!r}",
+            mask_folder,
+        )
         if image_labels:
             labels, _ = labels_from_masks(mask_paths, CLASS_NAMES, mask_values())
     return file_source(
@@ -106,8 +111,3 @@ def cityscapes_source(split, root=None, image_labels=False):
         mask_paths,
         mask_values(),
     )
-
-
-def _ending(files, ending):
-    """Return {id: path} of the files whose name has an ending, without it."""
-    return {key.removesuffix(ending): path for key, path in files.items() if key.endswith(ending)}

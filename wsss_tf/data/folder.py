@@ -1,19 +1,17 @@
 """The user's own pictures: a folder in VOC layout, or only images and a table of labels."""
 
 import collections
-import concurrent.futures
 import csv
 import io
-import os
 import pathlib
 
 import numpy as np
-import tqdm
 
-from wsss_tf.data.source import IGNORE, file_source, reduced_source
+from wsss_tf.data.lists import labels_from_masks, read_id_list, read_text, without_suffix
+from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
-from wsss_tf.files import images
-from wsss_tf.files.picture_files import SUFFIXES, find_files, find_pictures
+from wsss_tf.files.picture_files import find_files, find_pictures
+from wsss_tf.masks import IGNORE
 
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"
@@ -163,57 +161,6 @@ def pictures_source(root, class_names):
     )
 
 
-def read_id_list(path):
-    """Return the lines of a split list, without suffixes and blank lines.
-
-    Raises:
-      UserError: the list is empty or names an image twice.
-    """
-    lines = read_text(path).splitlines()
-    ids = [_without_suffix(line.strip()) for line in lines if line.strip()]
-    if not ids:
-        raise UserError(f"{path}: the list is empty.")
-    image_id, times = collections.Counter(ids).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{path}: {image_id!r} is in the list {times} times.")
-    return ids
-
-
-def labels_from_masks(mask_paths, class_names, mask_values=None):
-    """Read which classes masks show.
-
-    Args:
-      mask_paths: n paths.
-      class_names: K names in mask order.
-      mask_values: as in `source.file_source`.
-
-    Returns:
-      Labels float32 [n, C], and bool [n], false for masks that cannot be read (their labels are
-      zero). Values from K on are passed over; `data.checks` reports them.
-    """
-    class_names = tuple(class_names)
-    first = int(class_names[0] == "background")
-
-    def classes(path):
-        try:
-            mask = images.load_mask(path)
-        except UserError:
-            return None
-        if mask_values is not None:
-            mask = np.asarray(mask_values)[mask]
-        return np.bincount(mask.ravel(), minlength=IGNORE)[first : len(class_names)] > 0
-
-    labels = np.zeros([len(mask_paths), len(class_names) - first], np.float32)
-    is_readable = np.zeros(len(mask_paths), bool)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = pool.map(classes, mask_paths)
-        bar = tqdm.tqdm(found, "reading labels from masks", len(mask_paths), leave=False, delay=1)
-        for i, present in enumerate(bar):
-            if present is not None:
-                labels[i], is_readable[i] = present, True
-    return labels, is_readable
-
-
 def _folder(root, name):
     """Return an existing folder as a path."""
     if not root:
@@ -257,9 +204,7 @@ def _read_table(path):
     reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
     if not {"image", "labels"} <= set(reader.fieldnames or []):
         raise UserError(f"{path}: the first line must be image,labels, not {reader.fieldnames}.")
-    return [
-        (_without_suffix(row["image"].strip()), (row["labels"] or "").strip()) for row in reader
-    ]
+    return [(without_suffix(row["image"].strip()), (row["labels"] or "").strip()) for row in reader]
 
 
 def _labels_by_image(table, class_names=()):
@@ -309,23 +254,6 @@ def _multi_hot(root, labels_of, ids, class_names):
             if image_id in row and name in column:
                 labels[row[image_id], column[name]] = 1
     return labels
-
-
-def read_text(path):
-    """Return the text of a UTF-8 file, with or without byte order mark.
-
-    Raises:
-      UserError: it is not UTF-8.
-    """
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file; save it as UTF-8.") from error
-
-
-def _without_suffix(name):
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in SUFFIXES else name
 
 
 def _and_more(names):

@@ -3,15 +3,14 @@
 import pathlib
 
 import numpy as np
-import scipy.io
-import tqdm
 from absl import logging
 
-from wsss_tf.data.folder import labels_from_masks, read_id_list, read_text
-from wsss_tf.data.source import IGNORE, file_source
+from wsss_tf.data.devkit import convert_masks, devkit_folder
+from wsss_tf.data.lists import files_of, labels_from_masks, read_id_list, read_text
+from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
-from wsss_tf.files import images
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.masks import IGNORE
 
 # The 59 most frequent of the 459 categories, in alphabetical order, with their numbers in the
 # files; the background is all others. (The data set's own list of 59 begins with VOC's classes.)
@@ -80,9 +79,6 @@ _NUM_CATEGORIES = 459
 CLASS_NAMES = ("background", *_CATEGORIES)
 SPLITS = ("train", "val")
 
-# SciPy has an error of its own beside those of an array that is not there.
-_BROKEN_MAT = (scipy.io.matlab.MatReadError, OSError, ValueError, KeyError, TypeError)
-
 
 def class_of_category():
     """Return the class 0..59 of each category number 0..459, uint8 [460]."""
@@ -119,14 +115,11 @@ def pascal_context_source(
     """
     if split not in SPLITS:
         raise UserError(f"pascal_context: no split {split!r}; there is {', '.join(SPLITS)}.")
-    voc = _voc_folder(devkit)
-    ids = read_id_list(_split_list(voc, split))
+    voc = devkit_folder(devkit, "VOC2010", "pascal_context_source.devkit")
+    ids = read_id_list(_find_list(voc, split))
     image_files = find_files(voc / "JPEGImages", (".jpg",))
-    if missing := [image_id for image_id in ids if image_id not in image_files]:
-        raise UserError(
-            f"pascal_context: {len(missing)} of {len(ids)} images of split {split!r} are not in "
-            f"{voc / 'JPEGImages'}, the first is {missing[0]!r}."
-        )
+    pictures = f"images of split {split!r}"
+    image_paths = files_of(ids, image_files, "pascal_context", pictures, voc / "JPEGImages")
     mask_paths = _mask_paths(voc, ids, annotations, masks)
     values = None
     names = CLASS_NAMES
@@ -137,22 +130,10 @@ def pascal_context_source(
     labels = np.zeros([len(ids), len(CLASS_NAMES) - 1], np.float32)
     if image_labels:
         labels, _ = labels_from_masks(mask_paths, names, values)
-    image_paths = [image_files[image_id] for image_id in ids]
     return file_source("pascal_context", split, names, ids, labels, image_paths, mask_paths, values)
 
 
-def _voc_folder(devkit):
-    """Return the folder that holds JPEGImages: the given one, or VOC2010 below it."""
-    if not devkit:
-        raise UserError("pascal_context_source.devkit is not set; bind it to VOC 2010's VOCdevkit.")
-    devkit = pathlib.Path(devkit).expanduser()
-    for folder in (devkit, devkit / "VOC2010", devkit / "VOCdevkit" / "VOC2010"):
-        if (folder / "JPEGImages").is_dir():
-            return folder
-    raise UserError(f"pascal_context_source.devkit = {str(devkit)!r}: no VOC2010/JPEGImages in it.")
-
-
-def _split_list(voc, split):
+def _find_list(voc, split):
     lists = [voc / "ImageSets" / kind / f"{split}.txt" for kind in ("SegmentationContext", "Main")]
     for path in lists:
         if path.is_file():
@@ -164,12 +145,7 @@ def _mask_paths(voc, ids, annotations, masks):
     prepared = voc / "SegmentationClassContext"
     if prepared.is_dir():
         files = find_files(prepared, (".png",))
-        if missing := [image_id for image_id in ids if image_id not in files]:
-            raise UserError(
-                f"pascal_context: {len(missing)} of {len(ids)} masks are not in {prepared}, the "
-                f"first is {missing[0]!r}."
-            )
-        return [files[image_id] for image_id in ids]
+        return files_of(ids, files, "pascal_context", "masks", prepared)
     if not annotations:
         raise UserError(
             f"pascal_context: no {prepared}; bind pascal_context_source.annotations to the folder "
@@ -181,7 +157,15 @@ def _mask_paths(voc, ids, annotations, masks):
             f"pascal_context_source.annotations = {str(annotations)!r}: no such folder."
         )
     _compare_names(annotations)
-    return _convert(annotations, ids, masks)
+    paths = convert_masks(
+        ids,
+        annotations,
+        masks or annotations / "masks_png",
+        _read_annotation,
+        "a PASCAL-Context annotation",
+        "pascal_context_source.masks",
+    )
+    return list(paths.values())
 
 
 def _compare_names(annotations):
@@ -203,27 +187,9 @@ def _compare_names(annotations):
         return
 
 
-def _convert(annotations, ids, folder):
-    """Write the annotations as PNGs of 0..59, those that are not there yet; return their paths."""
-    folder = pathlib.Path(folder).expanduser() if folder else annotations / "masks_png"
-    classes = class_of_category()
-    done = find_files(folder, (".png",))
-    to_convert = [image_id for image_id in ids if image_id not in done]
-    for image_id in tqdm.tqdm(to_convert, "converting annotations", leave=False, delay=1):
-        source = annotations / f"{image_id}.mat"
-        try:
-            category = np.asarray(scipy.io.loadmat(source)["LabelMap"], np.int64)
-            if category.ndim != 2 or category.min() < 0 or category.max() > _NUM_CATEGORIES:
-                raise ValueError(f"LabelMap is not [h, w] of 0..{_NUM_CATEGORIES}")
-        except _BROKEN_MAT as error:
-            raise UserError(
-                f"{source}: cannot be read as a PASCAL-Context annotation: {error}"
-            ) from error
-        try:
-            images.save_mask(folder / f"{image_id}.png", classes[category])
-        except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be written ({error.strerror}); bind pascal_context_source.masks "
-                "to a folder for the annotations as PNG."
-            ) from error
-    return [str(folder / f"{image_id}.png") for image_id in ids]
+def _read_annotation(contents):
+    """Return the classes 0..59 of an annotation, uint8 [h, w]."""
+    category = np.asarray(contents["LabelMap"], np.int64)
+    if category.ndim != 2 or category.min() < 0 or category.max() > _NUM_CATEGORIES:
+        raise ValueError(f"LabelMap is not [h, w] of 0..{_NUM_CATEGORIES}")
+    return class_of_category()[category]

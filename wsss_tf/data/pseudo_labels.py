@@ -9,20 +9,6 @@ from wsss_tf.errors import UserError
 from wsss_tf.files import images
 
 
-def pseudo_label_source(split, base, folder):
-    """Return a split of a data set with the pseudo labels of a folder as its masks.
-
-    Args:
-      split: name of the split.
-      base: `base(split=...)` -> `data.source.Source`; images, names and labels are its.
-      folder: as in `with_pseudo_labels`.
-
-    Raises:
-      UserError: as `with_pseudo_labels`.
-    """
-    return with_pseudo_labels(base(split=split), folder)
-
-
 def with_pseudo_labels(source, folder):
     """Return a source whose masks are the files `folder/<id>.png`.
 

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
-
-IGNORE = 255
+from wsss_tf.masks import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)

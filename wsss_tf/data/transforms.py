@@ -8,8 +8,8 @@ which works on 8-bit pictures: each colour operation rounds.
 import tensorflow as tf
 
 from wsss_tf import ops
-from wsss_tf.data.source import IGNORE
 from wsss_tf.files import images
+from wsss_tf.masks import IGNORE
 
 # Pillow's luma: 16 fractional bits, rounded.
 _LUMA = (19595, 38470, 7471)

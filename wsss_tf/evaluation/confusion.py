@@ -8,7 +8,7 @@ All functions take any number of leading dimensions, such as one per background 
 
 import numpy as np
 
-IGNORE = 255
+from wsss_tf.masks import IGNORE
 
 
 def check_mask_values(mask, num_classes):

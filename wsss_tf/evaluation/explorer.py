@@ -11,9 +11,10 @@ import pathlib
 import numpy as np
 
 from wsss_tf.evaluation import page
-from wsss_tf.evaluation.confusion import IGNORE, Confusion, class_iou
+from wsss_tf.evaluation.confusion import Confusion, class_iou
 from wsss_tf.evaluation.level_maps import first_levels, level_maps, reduced
 from wsss_tf.files import images
+from wsss_tf.masks import IGNORE
 
 _SCRIPT = pathlib.Path(__file__).with_name("report.js")
 

@@ -2,12 +2,14 @@
 
 import pathlib
 
+import numpy as np
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
-from wsss_tf.evaluation.confusion import Confusion, check_mask_values
-from wsss_tf.evaluation.metrics import mask_metrics
+from wsss_tf.evaluation.confusion import check_mask_values
+from wsss_tf.evaluation.score import score_masks
 from wsss_tf.files import images
+from wsss_tf.masks import IGNORE
 
 
 def evaluate_folders(predictions, masks, class_names, *, split=None, absent_as_zero=False):
@@ -35,24 +37,22 @@ def evaluate_folders(predictions, masks, class_names, *, split=None, absent_as_z
             f"{len(missing)} of {len(mask_files)} masks have no prediction "
             f"(the first: {pathlib.Path(predictions) / missing[0]}.png)."
         )
-    confusion = Confusion(len(class_names))
-    for name in tqdm(sorted(mask_files), desc="scoring", unit="image", disable=None):
-        mask = images.load_mask(mask_files[name])
-        prediction = images.load_mask(prediction_files[name])
-        _check_pair(mask_files[name], mask, prediction_files[name], prediction, len(class_names))
-        confusion.update(mask, prediction)
-    if not confusion.matrix.any():
+    unlabelled = 0
+
+    def pairs():
+        nonlocal unlabelled
+        for name in tqdm(sorted(mask_files), desc="scoring", unit="image", disable=None):
+            paths = mask_files[name], prediction_files[name]
+            mask, prediction = map(images.load_mask, paths)
+            _check_pair(paths[0], mask, paths[1], prediction, len(class_names))
+            unlabelled += np.count_nonzero((prediction == IGNORE) & (mask != IGNORE))
+            yield paths[1], mask, prediction
+
+    metrics = score_masks(pairs(), class_names, split=split, absent_as_zero=absent_as_zero)
+    if metrics is None:
         raise UserError(f"--masks={masks}: every mask is all 255 (ignored); nothing to score.")
-    metrics = mask_metrics(
-        confusion.matrix,
-        class_names,
-        num_images=confusion.num_images,
-        ignored_pixels=confusion.ignored_pixels,
-        split=split,
-        absent_as_zero=absent_as_zero,
-    )
     metrics["extra_predictions"] = len(set(prediction_files) - set(mask_files))
-    metrics["unlabelled_pixels"] = int(confusion.matrix[:, -1].sum())
+    metrics["unlabelled_pixels"] = int(unlabelled)
     return metrics
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from wsss_tf.evaluation import plots
-from wsss_tf.evaluation.confusion import IGNORE
 from wsss_tf.files import images
+from wsss_tf.masks import IGNORE
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 _THUMBNAIL = 360  # pixels on the longer side: four across fill a wide screen

@@ -8,7 +8,6 @@ import numpy as np
 from wsss_tf.evaluation import explorer, plots
 from wsss_tf.evaluation import metrics as metrics_lib
 from wsss_tf.evaluation.page import cam_panel, data_uri, legend, mask_panel, page, photo, swatch
-from wsss_tf.files.run_folder import write_text
 
 _SMALL = 180  # pixels on the longer side of pictures that several go in a row
 
@@ -35,11 +34,6 @@ class ReportImage:
     class_ids: np.ndarray | None = None
     cams: np.ndarray | None = None
     attention: tuple = ()
-
-
-def write_report(path, **contents):
-    """Write the report, atomically; `contents` are the arguments of `report_page`."""
-    write_text(path, report_page(**contents))
 
 
 def report_page(*, title, metrics, class_names, report_images, config_text="", skipped=()):

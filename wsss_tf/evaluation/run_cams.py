@@ -1,13 +1,12 @@
 """Score the CAM files of a run, and write what the scores are and look like into the run folder."""
 
-import numpy as np
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import plots, report
-from wsss_tf.evaluation.metrics import cam_metrics
+from wsss_tf.evaluation.score import score_maps
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
-from wsss_tf.evaluation.threshold_sweep import THRESHOLDS, Sweep, label_pixels
+from wsss_tf.evaluation.threshold_sweep import label_pixels
 from wsss_tf.files.run_folder import RunFolder, atomic_path
 
 
@@ -36,28 +35,21 @@ def evaluate_run(
     positions, skipped = positions_to_score(run, source)
     run.require_cams([source.ids[i] for i in positions], source.split)
 
-    own = [] if background_threshold is None else [background_threshold]
-    thresholds = np.union1d(THRESHOLDS, np.float32(own))
-    sweep = Sweep(len(source.class_names), thresholds)
-    for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
-        class_ids, cams = run.read_cams(source.ids[i])
-        mask = load(i)["mask"]
-        try:
-            sweep.update(class_ids, cams, mask)
-        except ValueError as error:
-            path = run.cam(source.ids[i])
-            raise UserError(f"{path}, scored against the mask of its image: {error}") from error
-    if not sweep.histogram.any():
-        raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
+    def maps():
+        for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
+            image_id = source.ids[i]
+            yield run.cam(image_id), *run.read_cams(image_id), load(i)["mask"]
 
-    metrics = cam_metrics(
-        sweep,
+    metrics = score_maps(
+        maps(),
         source.class_names,
         split=source.split,
         background_threshold=background_threshold,
         skipped_images=len(skipped),
         absent_as_zero=absent_as_zero,
     )
+    if metrics is None:
+        raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
     with atomic_path(run.curves) as temporary:
         temporary.write_bytes(plots.curves_png({source.split: metrics["sweep"]}))
     threshold = metrics["background_threshold"]

@@ -5,9 +5,7 @@ import pathlib
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
-from wsss_tf.evaluation import report
-from wsss_tf.evaluation.confusion import Confusion
-from wsss_tf.evaluation.metrics import mask_metrics
+from wsss_tf.evaluation import report, score
 from wsss_tf.evaluation.scored_run import positions_to_score, spread, write_results
 from wsss_tf.files import images
 from wsss_tf.files.run_folder import RunFolder, mask_path
@@ -83,21 +81,19 @@ def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=F
             f"prediction (the first: {mask_path(folder, source.ids[missing[0]])}); first run: "
             f"python -m wsss_tf.infer --run_dir={folder.parent} --split={source.split}"
         )
-    confusion = Confusion(len(source.class_names))
-    for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
-        path = mask_path(folder, source.ids[i])
-        try:
-            confusion.update(load(i)["mask"], images.load_mask(path))
-        except ValueError as error:
-            raise UserError(f"{path}, scored against the mask of its image: {error}") from error
-    if not confusion.matrix.any():
-        raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
-    return mask_metrics(
-        confusion.matrix,
+
+    def masks():
+        for i in tqdm(positions, desc=f"scoring {source.split}", unit="image", disable=None):
+            path = mask_path(folder, source.ids[i])
+            yield path, load(i)["mask"], images.load_mask(path)
+
+    metrics = score.score_masks(
+        masks(),
         source.class_names,
-        num_images=confusion.num_images,
-        ignored_pixels=confusion.ignored_pixels,
         split=source.split,
         skipped_images=len(skipped),
         absent_as_zero=absent_as_zero,
     )
+    if metrics is None:
+        raise UserError(f"every mask of {source.split!r} is all 255 (ignored); nothing to score.")
+    return metrics

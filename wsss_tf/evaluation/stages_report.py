@@ -6,9 +6,9 @@ import html
 import numpy as np
 
 from wsss_tf.evaluation import explorer, page
-from wsss_tf.evaluation.confusion import IGNORE
 from wsss_tf.evaluation.report import ReportImage
 from wsss_tf.evaluation.threshold_sweep import label_pixels
+from wsss_tf.masks import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ import dataclasses
 import numpy as np
 
 from wsss_tf.evaluation.confusion import (
-    IGNORE,
     check_mask_values,
     check_same_size,
     class_iou,
@@ -23,6 +22,7 @@ from wsss_tf.evaluation.confusion import (
     mean_iou,
     true_positives,
 )
+from wsss_tf.masks import IGNORE
 
 # The official script fills a float32 map with i / 100, so comparisons are between float32 numbers.
 THRESHOLDS = (np.arange(60) / 100).astype(np.float32)

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 
 from wsss_tf import ops
 from wsss_tf.evaluation import plots
-from wsss_tf.evaluation.confusion import IGNORE
+from wsss_tf.masks import IGNORE
 
 
 def find_attention(net):
@@ -54,7 +54,6 @@ class PixelAttention(tf.Module):
         return windows.pop() if windows else None
 
     def __call__(self, image, row, column):
-        """See the class."""
         height, width = self.window or image.shape[:2]
         # As near the middle as the picture allows.
         top = int(np.clip(row - height // 2, 0, max(0, image.shape[0] - height)))

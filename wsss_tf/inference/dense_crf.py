@@ -54,10 +54,9 @@ class CrfParameters:
         )
 
 
-# Of SEAM: on CAMs (SEC's demo has the same), after the random walk, and of the retrained DeepLab.
+# Of SEAM: on CAMs (SEC's demo has the same), and after the random walk.
 CAM_CRF = CrfParameters()
 RANDOM_WALK_CRF = CrfParameters(iterations=1)
-DEEPLAB_CRF = CrfParameters(iterations=1, bilateral_sxy=32.0)
 
 
 def dense_crf(probs, image, parameters=CAM_CRF):

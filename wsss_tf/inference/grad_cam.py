@@ -85,7 +85,6 @@ class GradCam(tf.Module):
         self.flip = flip
 
     def __call__(self, pictures, labels=None):
-        """See the class."""
         if labels is None:
             labels = tf.ones([tf.shape(pictures)[0], self.num_classes])
         return self._compute(pictures, labels)

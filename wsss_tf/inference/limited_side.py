@@ -24,7 +24,6 @@ class LimitedSide(tf.Module):
         self.max_side = max_side
 
     def __call__(self, pictures):
-        """See the class."""
         size = tf.shape(pictures)[1:3]
 
         def enlarge(x):

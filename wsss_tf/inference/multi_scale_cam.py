@@ -122,7 +122,6 @@ class MultiScaleCam(tf.Module):
         self.flip = flip
 
     def __call__(self, pictures, labels=None):
-        """See the class."""
         del labels
         return self._compute(pictures)
 

@@ -1,6 +1,5 @@
 """A function mapped over worker processes, in order, with a bounded number of calls under way."""
 
-import collections
 import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
@@ -8,6 +7,7 @@ import os
 import signal
 import threading
 
+from wsss_tf.bounded_map import bounded_map
 from wsss_tf.errors import UserError
 
 
@@ -35,14 +35,8 @@ def map_in_processes(function, arguments, processes=None):
     pool = concurrent.futures.ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
-    under_way = collections.deque()
     try:
-        for args in arguments:
-            under_way.append(pool.submit(function, *args))
-            if len(under_way) > 2 * processes:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from bounded_map(pool, function, arguments, ahead=2 * processes)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             f"a worker process of {processes} ended all of a sudden; if memory ran out, try fewer."

@@ -45,7 +45,6 @@ class PictureAffinity:
         self._functions = {}
 
     def __call__(self, pictures):
-        """See the class."""
         height, width = (-(-n // self.stride) for n in pictures.shape[1:3])
         radius = self.layer.radius_on(height, width)
         if radius not in self._functions:  # a radius sets the shape of the graph, sizes do not

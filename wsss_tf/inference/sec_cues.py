@@ -189,7 +189,6 @@ class LocalizationMaps(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def __call__(self, images):
-        """See the class."""
         features = self.lower(images, training=False)
         with tf.GradientTape() as tape:
             tape.watch(features)

@@ -70,7 +70,6 @@ class MultiScalePredictor(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def __call__(self, pictures):
-        """See the class."""
         return tf.nn.softmax(self.mean_logits(pictures))
 
     def mean_logits(self, pictures):

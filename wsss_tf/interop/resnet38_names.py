@@ -33,7 +33,6 @@ _NORM = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
-MODELS = ("resnet38", "seam", "affinitynet", "deeplab")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ def targets(model, num_outputs=None, width=1.0):
     """Return {tensor name: Target} of a whole network.
 
     Args:
-      model: one of `MODELS`.
+      model: "resnet38", "seam", "affinitynet" or "deeplab".
       num_outputs: K, channels of the classifier (background included); None takes any.
       width: factor on the channel counts, as `backbones.channels.scale_channels` applies it.
 

@@ -1,16 +1,15 @@
 """The tensors of a PyTorch checkpoint, read without PyTorch and without running what is in it.
 
-All three containers of `torch.save` are read: the zip archive (since 1.6), the consecutive pickles
-before that (`_use_new_zipfile_serialization=False`), and the tar archive of releases before 0.1.10.
+Two containers of `torch.save` are read: the zip archive (since 1.6) and the consecutive pickles
+before that (`_use_new_zipfile_serialization=False`); the tar archive of releases before 0.1.10
+(2017) is not.
 Only rebuilt dense tensors and containers are accepted, much as by `weights_only=True`.
 """
 
 import collections
-import contextlib
 import dataclasses
 import pathlib
 import struct
-import tarfile
 import zipfile
 import zlib
 
@@ -38,7 +37,6 @@ _DAMAGED = (
     OSError,
     struct.error,
     zipfile.BadZipFile,
-    tarfile.TarError,
     zlib.error,
     EOFError,
     KeyError,
@@ -116,7 +114,6 @@ _ALLOWED = {
     ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
     # Types stand for themselves, as strings.
     **{("torch", f"{name}Storage"): dtype for name, dtype in _STORAGES.items()},
-    **{("torch", f"{name}Tensor"): dtype for name, dtype in _STORAGES.items()},
 }
 
 
@@ -138,9 +135,6 @@ def read_torch(path):
             file.seek(0)
             if start == b"PK\x03\x04":
                 content = _read_zip(file, path)
-            elif tarfile.is_tarfile(file):
-                file.seek(0)
-                content = _read_tar(file, path)
             else:
                 file.seek(0)
                 content = _read_pickles(file, path)
@@ -149,7 +143,7 @@ def read_torch(path):
         raise UserError(f"{path}: cannot be read, or is cut short: {error}") from error
 
 
-# === The three containers ===
+# === The two containers ===
 
 
 def _read_zip(file, path):
@@ -219,38 +213,6 @@ def _read_pickles(file, path):
     for storage, root, offset, count in views:
         storage.values = root.view(offset, count).values
     return content
-
-
-def _read_tar(file, path):
-    with contextlib.closing(tarfile.open(fileobj=file, mode="r:")) as archive:
-
-        def member(name):
-            try:
-                return archive.extractfile(name)
-            except KeyError as error:
-                raise UserError(f"{path}: is a tar archive, but not one of torch.save.") from error
-
-        def load(part, persistent_load=None):
-            return restricted_pickle.load(part, path, _ALLOWED, persistent_load)
-
-        objects = {}
-        part = member("storages")
-        for _ in range(load(part)):
-            key, _, dtype = load(part)
-            storage = _Storage(dtype)
-            storage.values = _read_values(part, storage.stored)
-            objects[key] = storage
-        for key, root, offset, count in load(part):
-            objects[key] = objects[root].view(offset, count)
-        part = member("tensors")
-        for _ in range(load(part)):
-            key, storage, _ = load(part)
-            axes, _ = struct.unpack("<2i", part.read(8))
-            shape = struct.unpack(f"<{axes}q", part.read(8 * axes))
-            strides = struct.unpack(f"<{axes}q", part.read(8 * axes))
-            (offset,) = struct.unpack("<q", part.read(8))
-            objects[key] = _Tensor(objects[storage], offset, shape, strides)
-        return load(member("pickle"), lambda saved: objects[int(saved)])
 
 
 def _check_kind(kind):

@@ -37,7 +37,6 @@ class Aggregation(keras.layers.Layer):
         self.synchronized_batchnorm = synchronized_batchnorm
 
     def build(self, input_shape):
-        """See the class."""
         reduced = self.compute_output_shape(input_shape)
         self.reduce = ConvBatchNorm(
             self.filters,
@@ -66,7 +65,6 @@ class Aggregation(keras.layers.Layer):
         self.bn.build(reduced)
 
     def call(self, x, training=None):
-        """See the class."""
         x = self.reduce(x, training=training)
         # The last two biases are added after the sum: TensorFlow's graph optimizer (2.21, oneDNN)
         # fails on the sum of two depthwise convolutions with biases, and says so in an error.
@@ -75,11 +73,9 @@ class Aggregation(keras.layers.Layer):
         return keras.ops.relu(self.bn(x, training=training))
 
     def compute_output_shape(self, input_shape):
-        """See the class."""
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
-        """See the class."""
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -25,13 +25,10 @@ class CaffeInput(keras.layers.Layer):
         self.mean = tuple(mean)
 
     def call(self, image):
-        """See the class."""
         return ops.flip(denormalize_image(image) - np.float32(self.mean), axis=-1)
 
     def compute_output_spec(self, image):
-        """See the class."""
         return keras.KerasTensor(image.shape, "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "mean": self.mean}

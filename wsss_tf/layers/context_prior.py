@@ -67,7 +67,6 @@ class ContextPrior(keras.layers.Layer):
         return self.size[0] * self.size[1]
 
     def build(self, input_shape):
-        """See the class."""
         self.prior_conv = keras.layers.Conv2D(
             self.positions,
             1,
@@ -83,7 +82,6 @@ class ContextPrior(keras.layers.Layer):
         self.prior_bn.build((*input_shape[:-1], self.positions))
 
     def call(self, value, training=None):
-        """See the class."""
         self._check(value.shape)
         batch, depth = ops.shape(value)[0], value.shape[-1]
         if None in value.shape[1:3]:
@@ -147,7 +145,6 @@ class ContextPrior(keras.layers.Layer):
                 )
 
     def compute_output_spec(self, value, training=None):
-        """See the class."""
         self._check(value.shape)
         context = (value.shape[0], *self.size, value.shape[-1])
         prior = (value.shape[0], self.positions, self.positions)
@@ -155,7 +152,6 @@ class ContextPrior(keras.layers.Layer):
         return tuple(keras.KerasTensor(shape, "float32") for shape in (context, context, prior))
 
     def get_config(self):
-        """See the class."""
         return {
             **super().get_config(),
             "size": self.size,

@@ -35,7 +35,6 @@ class ConvBatchNorm(keras.layers.Layer):
         self.synchronized_batchnorm = synchronized_batchnorm
 
     def build(self, input_shape):
-        """See the class."""
         self.conv = keras.layers.Conv2D(
             self.filters,
             self.kernel_size,
@@ -50,16 +49,13 @@ class ConvBatchNorm(keras.layers.Layer):
         self.bn.build(self.compute_output_shape(input_shape))
 
     def call(self, x, training=None):
-        """See the class."""
         x = self.bn(self.conv(x), training=training)
         return keras.activations.get(self.activation)(x)
 
     def compute_output_shape(self, input_shape):
-        """See the class."""
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
-        """See the class."""
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -17,13 +17,10 @@ class LogProbs(keras.layers.Layer):
         self.minimum = minimum
 
     def call(self, probs):
-        """See the class."""
         return ops.log(ops.maximum(ops.cast(probs, "float32"), self.minimum))
 
     def compute_output_spec(self, probs):
-        """See the class."""
         return keras.KerasTensor(probs.shape, "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "minimum": self.minimum}

@@ -177,14 +177,11 @@ class MeanField(keras.layers.Layer):
         }
 
     def call(self, inputs):
-        """See the class."""
         logits, image = inputs
         return mean_field(logits, image, **self._settings())
 
     def compute_output_spec(self, inputs):
-        """See the class."""
         return keras.KerasTensor(inputs[0].shape, "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), **self._settings()}

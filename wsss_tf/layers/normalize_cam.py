@@ -16,9 +16,7 @@ class NormalizeCam(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # 1e-5 counts here: no rounding on the way in
 
     def call(self, scores):
-        """See the class."""
         return ops.normalize_cam(keras.ops.cast(scores, "float32"))
 
     def compute_output_spec(self, scores):
-        """See the class."""
         return keras.KerasTensor(scores.shape, "float32")

@@ -31,7 +31,6 @@ class PairAffinity(keras.layers.Layer):
         return ops.search_radius(height, width, self.radius)
 
     def call(self, features, radius=None):
-        """See the class."""
         return ops.pairwise_affinity(features, self._radius(features, radius))
 
     def _radius(self, features, radius):
@@ -41,7 +40,6 @@ class PairAffinity(keras.layers.Layer):
         return radius
 
     def compute_output_spec(self, features, radius=None):
-        """See the class."""
         radius = self._radius(features, radius)
         batch, height, width = features.shape[:3]
         margin, pixels = max(radius - 1, 0), None
@@ -50,5 +48,4 @@ class PairAffinity(keras.layers.Layer):
         return keras.KerasTensor((batch, len(ops.pair_offsets(radius)), pixels), "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "radius": self.radius}

@@ -69,7 +69,6 @@ class Pcm(keras.layers.Layer):
         self.tile = tile
 
     def build(self, input_shape):
-        """See the class."""
         _, features = input_shape
         self.f9 = keras.layers.Conv2D(
             self.filters,
@@ -83,7 +82,6 @@ class Pcm(keras.layers.Layer):
         self.f9.build(features)
 
     def call(self, inputs, training=None):
-        """See the class."""
         cam, features = inputs
         sizes = zip(cam.shape[1:3], features.shape[1:3])
         if any(None not in pair and pair[0] != pair[1] for pair in sizes):
@@ -91,9 +89,7 @@ class Pcm(keras.layers.Layer):
         return pixel_correlation(cam, self.f9(features), None if training else self.tile)
 
     def compute_output_spec(self, inputs, training=None):
-        """See the class."""
         return keras.KerasTensor(inputs[0].shape, "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "filters": self.filters, "tile": self.tile}

@@ -23,15 +23,12 @@ class ResizeLike(keras.layers.Layer):
         self.align_corners = align_corners
 
     def call(self, inputs):
-        """See the class."""
         x, like = inputs
         return resize_bilinear(x, ops.shape(like)[1:3], self.align_corners)
 
     def compute_output_spec(self, inputs):
-        """See the class."""
         x, like = inputs
         return keras.KerasTensor((x.shape[0], *like.shape[1:3], x.shape[-1]), "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "align_corners": self.align_corners}

@@ -22,13 +22,10 @@ class ResizeTo(keras.layers.Layer):
         self.align_corners = align_corners
 
     def call(self, x):
-        """See the class."""
         return resize_bilinear(x, self.size, self.align_corners)
 
     def compute_output_spec(self, x):
-        """See the class."""
         return keras.KerasTensor((x.shape[0], *self.size, x.shape[-1]), "float32")
 
     def get_config(self):
-        """See the class."""
         return {**super().get_config(), "size": self.size, "align_corners": self.align_corners}

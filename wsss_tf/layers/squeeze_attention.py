@@ -75,7 +75,6 @@ class SqueezeAttention(keras.layers.Layer):
         self.synchronized_batchnorm = synchronized_batchnorm
 
     def build(self, input_shape):
-        """See the class."""
 
         def conv(filters, name, activation="relu"):
             return ConvBatchNorm(
@@ -130,21 +129,17 @@ class SqueezeAttention(keras.layers.Layer):
         return 1 - distance / ops.where(largest > 0, largest, 1.0)
 
     def call(self, x, training=None):
-        """See the class."""
         attn = self.attn(x, training)
         out = attn * ops.cast(self.res(x, training), "float32") + attn
         return ops.cast(out, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
-        """See the class."""
         return (*input_shape[:-1], self.filters)
 
     def compute_output_spec(self, x, training=None):
-        """See the class."""
         return keras.KerasTensor(self.compute_output_shape(x.shape), self.compute_dtype)
 
     def get_config(self):
-        """See the class."""
         return {
             **super().get_config(),
             "filters": self.filters,

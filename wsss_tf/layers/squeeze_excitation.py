@@ -31,7 +31,6 @@ class SqueezeExcitation(keras.layers.Layer):
         self.synchronized_batchnorm = synchronized_batchnorm
 
     def build(self, input_shape):
-        """See the class."""
 
         def conv(size, name, activation="relu"):
             return ConvBatchNorm(
@@ -71,15 +70,12 @@ class SqueezeExcitation(keras.layers.Layer):
         return x if self.proj is None else self.proj(x, training=training)
 
     def call(self, x, training=None):
-        """See the class."""
         return self.shortcut(x, training) + self.res(x, training)
 
     def compute_output_shape(self, input_shape):
-        """See the class."""
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
-        """See the class."""
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -8,9 +8,7 @@ class StopGradient(keras.layers.Layer):
     """Identity in the forward pass, zero in the backward pass; any shape."""
 
     def call(self, x):
-        """See the class."""
         return keras.ops.stop_gradient(x)
 
     def compute_output_spec(self, x):
-        """See the class."""
         return keras.KerasTensor(x.shape, x.dtype)

@@ -5,9 +5,9 @@ Letters as in `wsss_tf.ops`: O pair offsets, M pixels that start a pair.
 
 from keras import ops
 
+from wsss_tf.masks import IGNORE
 from wsss_tf.ops import EPSILON, pair_values
 
-IGNORE = 255
 # Half for pairs that belong together, half for pairs that do not.
 TERM_WEIGHTS = {"bg": 0.25, "fg": 0.25, "neg": 0.5}
 

@@ -5,7 +5,8 @@ Letters: B batch, h w size of the prior's map, N = h * w, K classes.
 
 from keras import ops
 
-IGNORE = 255
+from wsss_tf.masks import IGNORE
+
 _CLAMP = 100.0  # of -ln(v), where PyTorch's binary cross entropy clamps it
 
 
@@ -34,21 +35,6 @@ def _one_hot(mask, num_classes, masked):
     flat = ops.reshape(mask, (ops.shape(mask)[0], ops.shape(mask)[1] * ops.shape(mask)[2]))
     hot = ops.one_hot(flat, num_classes + 1, dtype="float32")
     return hot[..., :num_classes] if masked else hot
-
-
-def ideal_affinity(mask, num_classes):
-    """Return which pairs of positions share a class.
-
-    Args:
-      mask: integer [B, h, w], values 0..K-1 and 255. Ignored pixels form a class of their own, as
-        in the official code.
-      num_classes: K.
-
-    Returns:
-      float32 [B, N, N] of 0 and 1, symmetric. For looking at; the loss does without it.
-    """
-    hot = _one_hot(mask, num_classes, masked=False)
-    return ops.matmul(hot, ops.transpose(hot, (0, 2, 1)))
 
 
 def affinity_terms(prior, mask, num_classes, masked=False):

@@ -3,8 +3,7 @@
 from keras import ops
 
 from wsss_tf.losses.classification import sigmoid_cross_entropy
-
-IGNORE = 255
+from wsss_tf.masks import IGNORE
 
 
 def class_presence(mask, num_classes):

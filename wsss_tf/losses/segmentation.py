@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-IGNORE = 255
+from wsss_tf.masks import IGNORE
 
 
 def softmax_cross_entropy(

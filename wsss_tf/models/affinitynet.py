@@ -9,9 +9,6 @@ from wsss_tf.layers.pair_affinity import PairAffinity
 from wsss_tf.models.heads import network, on_grid
 from wsss_tf.models.side_branch import side_branch
 
-# Layers of the head, which are trained from random values at ten times the backbone's rate.
-NEW_LAYERS = ("f8_3", "f8_4", "f8_5", "f9")
-
 
 def affinity_head(features, filters=(64, 128, 256), radius=5):
     """Return the head's outputs on a backbone's features.
@@ -27,9 +24,10 @@ def affinity_head(features, filters=(64, 128, 256), radius=5):
       three stages.
     """
 
+    names = {"stage2": "f8_3", "stage3": "f8_4", "stage4": "f8_5"}
     sides = [
-        side_branch(features[source], count, name, "elu")
-        for source, count, name in zip(("stage2", "stage3", "stage4"), filters, NEW_LAYERS)
+        side_branch(features[stage], count, name, "elu")
+        for (stage, name), count in zip(names.items(), filters)
     ]
     joint = layers.Concatenate(name="affinity_features")(sides)
     # Xavier uniform with gain 4.

@@ -12,8 +12,6 @@ from wsss_tf.layers.dilated_conv import DilatedConv2D
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.models.heads import network
 
-# Layers of the head, which are trained from random values at ten times the backbone's rate.
-NEW_LAYERS = ("conv_fov", "conv_fov2", "cls_conv")
 # The official running averages keep 1 - 0.0003 of themselves in a step.
 MOMENTUM = 0.9997
 

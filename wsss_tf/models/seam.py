@@ -12,9 +12,6 @@ from wsss_tf.layers.stop_gradient import StopGradient
 from wsss_tf.models.heads import network, on_grid
 from wsss_tf.models.side_branch import side_branch
 
-# Layers of the head, which are trained from random values at ten times the backbone's rate.
-NEW_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
-
 
 def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=None):
     """Return the head's outputs on a backbone's features.

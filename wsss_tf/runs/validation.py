@@ -1,11 +1,14 @@
 """Scores and pictures of a network during training: one scale, no flip, some of the images."""
 
+import collections
+import itertools
+
 import numpy as np
 
 from wsss_tf.data.source import loader
 from wsss_tf.evaluation import plots
-from wsss_tf.evaluation.confusion import Confusion, mean_iou, pixel_accuracy
-from wsss_tf.evaluation.threshold_sweep import Sweep
+from wsss_tf.evaluation.score import score_maps, score_masks
+from wsss_tf.evaluation.scored_run import spread
 from wsss_tf.inference.attention import attention_pictures, chosen_pixels
 
 _PICTURES = 6
@@ -25,29 +28,26 @@ def make_validation(source, compute, num_images):
       "background_threshold"} where there are masks to score against, {"cams": uint8 [H, W, 3]
       picture of images over their strongest CAMs}).
     """
-    positions, load = _spread(source, num_images), loader(source)
+    positions, load = spread(range(len(source)), num_images), loader(source)
     scored = source.has_masks and source.has_background
 
     def validate():
-        sweep = Sweep(len(source.class_names)) if scored else None
         columns = []
-        for i in positions:
-            example = load(i)
-            image = example["image"]
-            present = np.flatnonzero(source.labels[i])
-            cams = compute(image[None])["cams"].numpy()[0].transpose(2, 0, 1)[present]
-            if scored:
-                sweep.update(present + 1, cams, example["mask"])
-            if len(columns) < _PICTURES:
-                columns.append(_column(image, cams))
+
+        def maps():
+            for i in positions:
+                example = load(i)
+                image = example["image"]
+                present = np.flatnonzero(source.labels[i])
+                cams = compute(image[None])["cams"].numpy()[0].transpose(2, 0, 1)[present]
+                if len(columns) < _PICTURES:
+                    columns.append(_column(image, cams))
+                yield source.ids[i], present + 1, cams, example.get("mask")
+
+        metrics = score_maps(maps(), source.class_names) if scored else _look(maps())
         pictures = {"cams": _side_by_side(columns)}
-        if not scored or not sweep.histogram.any():
-            return {}, pictures
-        result = sweep.result(source.class_names)
-        return {
-            "miou": float(result.miou[result.best]),
-            "background_threshold": float(result.thresholds[result.best]),
-        }, pictures
+        keys = ("miou", "background_threshold")
+        return {key: metrics[key] for key in keys} if metrics else {}, pictures
 
     return validate
 
@@ -68,43 +68,39 @@ def make_mask_validation(source, predict, num_images, attention=None):
       with `attention` "attention": the maps, one below the other, for a pixel in the midst of the
       largest object of each of these images).
     """
-    positions, load = _spread(source, num_images), loader(source)
+    positions, load = spread(range(len(source)), num_images), loader(source)
 
     def validate():
-        confusion = Confusion(len(source.class_names))
         columns, attended = [], []
-        for i in positions:
-            example = load(i)
-            image = example["image"]
-            prediction = predict(image[None])[0].numpy().argmax(-1).astype(np.uint8)
-            shown = [image, plots.colour_mask(prediction)]
-            if source.has_masks:
-                mask = example["mask"]
-                confusion.update(mask, prediction)
-                shown.append(plots.colour_mask(mask))
-            if len(columns) < _PICTURES:
-                columns.append(np.concatenate(shown, axis=0))
-                if attention is not None:
-                    truth = mask if source.has_masks else prediction
-                    [(_, row, column)] = chosen_pixels(truth, 1, source.has_background)
-                    maps = attention_pictures(attention, image, row, column)
-                    attended.append(np.concatenate(list(maps.values()), axis=0))
+
+        def masks():
+            for i in positions:
+                example = load(i)
+                image, mask = example["image"], example.get("mask")
+                prediction = predict(image[None])[0].numpy().argmax(-1).astype(np.uint8)
+                if len(columns) < _PICTURES:
+                    shown = [prediction] if mask is None else [prediction, mask]
+                    columns.append(np.concatenate([image, *map(plots.colour_mask, shown)]))
+                    if attention is not None:
+                        [(_, row, column)] = chosen_pixels(shown[-1], 1, source.has_background)
+                        maps = attention_pictures(attention, image, row, column)
+                        attended.append(np.concatenate(list(maps.values()), axis=0))
+                yield source.ids[i], mask, prediction
+
+        scored = source.has_masks
+        metrics = score_masks(masks(), source.class_names) if scored else _look(masks())
         pictures = {"masks": _side_by_side(columns)}
         if attended:
             pictures["attention"] = _side_by_side(attended)
-        if not confusion.matrix.any():
-            return {}, pictures
-        return {
-            "miou": float(mean_iou(confusion.matrix)),
-            "pixel_accuracy": float(pixel_accuracy(confusion.matrix)),
-        }, pictures
+        keys = ("miou", "pixel_accuracy")
+        return {key: metrics[key] for key in keys} if metrics else {}, pictures
 
     return validate
 
 
-def _spread(source, count):
-    """Return the positions of at most `count` images, spread evenly over the source."""
-    return np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+def _look(examples):
+    """Go through as many examples as are drawn; there is nothing to score them against."""
+    collections.deque(itertools.islice(examples, _PICTURES), maxlen=0)
 
 
 def _column(image, cams):

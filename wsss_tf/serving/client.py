@@ -10,7 +10,6 @@ named, and listed in errors.json.
 
 import concurrent.futures
 import io
-import itertools
 import pathlib
 
 from absl import flags
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from wsss_tf import command
+from wsss_tf.bounded_map import bounded_map
 from wsss_tf.errors import UserError
 from wsss_tf.files import picture_files, run_folder
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
@@ -141,29 +141,26 @@ def label_pictures(labeller, pictures, concurrency):
     Raises:
       UserError: the server is gone; what was written stays.
     """
-    refused, waiting, todo = {}, {}, iter(pictures.items())
+
+    def refusal(image_id, path):
+        try:
+            labeller.label(image_id, path)
+        except PictureRefused as error:
+            return str(error)
+
+    refused = {}
     with (
         concurrent.futures.ThreadPoolExecutor(concurrency) as pool,
         tqdm(total=len(pictures), desc="masks", unit="image", disable=None) as bar,
     ):
+        # Far ahead, so that the others need not wait for one that is asked for again.
+        answers = bounded_map(pool, refusal, pictures.items(), ahead=16 * concurrency)
         try:
-            while True:
-                # A few more than can run, so that no thread waits for this one.
-                for image_id, path in itertools.islice(todo, 2 * concurrency - len(waiting)):
-                    waiting[pool.submit(labeller.label, image_id, path)] = image_id
-                if not waiting:
-                    return refused
-                done, _ = concurrent.futures.wait(
-                    waiting, return_when=concurrent.futures.FIRST_COMPLETED
-                )
-                for future in done:
-                    image_id = waiting.pop(future)
-                    try:
-                        future.result()
-                    except PictureRefused as error:
-                        refused[image_id] = str(error)
-                        tqdm.write(f"refused: {pictures[image_id]}: {error}")
-                    bar.update()
+            for image_id, message in zip(pictures, answers):
+                if message is not None:
+                    refused[image_id] = message
+                    tqdm.write(f"refused: {pictures[image_id]}: {message}")
+                bar.update()
         except ServerUnreachable as error:
             raise UserError(
                 f"no answer any more after {bar.n} of {len(pictures)} pictures: {error}; run the "
@@ -171,6 +168,7 @@ def label_pictures(labeller, pictures, concurrency):
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+    return refused
 
 
 def main():

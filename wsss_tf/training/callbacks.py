@@ -16,7 +16,6 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """
 
     def on_train_batch_end(self, batch, logs=None):
-        """See the class."""
         if logs and not math.isfinite(logs["loss"]):
             step = int(self.model.optimizer.iterations.numpy())
             terms = ", ".join(f"{name} {float(value):.4g}" for name, value in logs.items())

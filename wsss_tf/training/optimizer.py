@@ -31,7 +31,6 @@ class PolynomialSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.base * warmup * ops.power(rest, self.power)
 
     def get_config(self):
-        """See the class."""
         return {
             "base": self.base,
             "total_steps": self.total_steps,

@@ -77,6 +77,9 @@ class TrainingStep(keras.Model):
 
         self.train_function = train_function
 
+    # It overrides what is private to Keras: under another name it would be without effect.
+    assert hasattr(keras.Model, "_maybe_symbolic_build")
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing: a step is built when it is made, and its optimizer by `compile`.
 
