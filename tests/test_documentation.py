@@ -95,30 +95,73 @@ def test_named_files_exist(page):
 
 @functools.cache
 def flags_of(path):
-    """Return the flags that a command or script has: its own, and those of modules it imports."""
+    """Return the flags that a command or a script has.
+
+    Its own, those of modules it imports at its head, and those that functions of theirs define
+    which it calls there. (To import the commands instead would define flags twice.)
+    """
     if path.suffix == ".sh":
         return set(re.findall(r"--(\w+)", path.read_text(encoding="utf-8")))
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    flags = set()
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not node.args or not _is_text(node.args[0]):
-            continue
-        function = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if function.startswith("DEFINE_"):
-            flags.add(node.args[0].value)
-        elif function == "add_argument":
-            flags.add(node.args[0].value.removeprefix("--"))
-    for node in tree.body:  # those inside functions come too late to define flags
-        for module in _imported(node):
-            flags |= flags_of(module) if (module := _file_of(module, path)) else set()
+    tree = _tree(path)
+    at_head = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    flags = _defined(tree)
+    for node in at_head:
+        for module in filter(None, (_file_of(name, path) for name in _imported(node))):
+            flags |= _defined_at_head(module)
+            for called in _called(at_head):
+                flags |= _defined_by(module, called)
     return flags
 
 
-def _is_text(node):
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+@functools.cache
+def _defined_at_head(path):
+    """Return the flags of a module, and of modules that it imports, without any call."""
+    flags = set()
+    for node in _tree(path).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            flags |= _defined(node)
+        for module in filter(None, (_file_of(name, path) for name in _imported(node))):
+            flags |= _defined_at_head(module)
+    return flags
+
+
+def _defined_by(path, name):
+    """Return the flags that a function of a module defines when it is called."""
+    functions = {n.name: n for n in _tree(path).body if isinstance(n, ast.FunctionDef)}
+    if name not in functions:
+        return set()
+    others = _called(functions[name].body) - {name}
+    return _defined(functions[name]).union(*(_defined_by(path, other) for other in others))
+
+
+def _tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _calls(nodes):
+    """Yield (name of the function, call) of all calls below syntax nodes."""
+    for node in nodes:
+        for call in ast.walk(node):
+            if isinstance(call, ast.Call):
+                yield getattr(call.func, "attr", getattr(call.func, "id", "")), call
+
+
+def _called(nodes):
+    return {name for name, _ in _calls(nodes)}
+
+
+def _defined(node):
+    """Return the flags that absl or argparse is told of below a syntax node."""
+    return {
+        call.args[0].value.removeprefix("--")
+        for name, call in _calls([node])
+        if name.startswith("DEFINE_") or name == "add_argument"
+        if call.args and isinstance(call.args[0], ast.Constant)
+    }
 
 
 def _imported(node):
+    """Return the dotted names that may be modules of an import."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -161,6 +204,7 @@ def test_flags_of_a_command():
     infer = flags_of(ROOT / "wsss_tf/infer.py")
     assert {"run_dir", "crf", "runner"} <= infer
     assert "profile_steps" not in infer
+    assert "crf" not in flags_of(ROOT / "wsss_tf/evaluate.py")
     assert {"decays", "seeds"} <= flags_of(ROOT / "scripts/ablate_sec.py")
     assert {"clients", "server"} <= flags_of(ROOT / "scripts/serve/load_test.py")
 
