@@ -84,7 +84,7 @@ def parse_scales(texts):
 
 
 def parse_positive(flag, texts, example):
-    """Return the numbers of a list flag, a tuple of floats above zero, one at least.
+    """Return the numbers of a list flag, a tuple of at least one float above zero.
 
     Raises:
       UserError: one of them is not such a number, or there is none.

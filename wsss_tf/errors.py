@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class LostWorker(Exception):
-    """Another process of a training over several hosts has gone; started again, all go on.
+    """The process of another host has gone; started again, all of them go on.
 
     The commands print the message without a traceback and exit with status 75, by which a
     supervisor knows to start the same command again.

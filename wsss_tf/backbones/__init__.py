@@ -1,4 +1,4 @@
-"""Networks up to their named feature maps; every method takes every one of them.
+"""Backbones: networks up to named feature maps; every method takes every one of them.
 
 `backbone(image=None)` gives a functional `keras.Model` from [B, H, W, 3], as `ops.normalize_image`
 makes it (`image`: symbolic input; None makes one of any size), to {"stage1", "stage2", "stage3",

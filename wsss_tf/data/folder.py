@@ -90,7 +90,7 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
 
 
 def training_folder(root):
-    """Return the absolute path of a folder that there is something to learn from in, a string.
+    """Return the absolute path, a string, of a folder that holds labels or masks to learn from.
 
     Raises:
       UserError: no such folder, or neither labels nor masks are in it.

@@ -1,4 +1,4 @@
-"""Masks that a network made, in the place of a data set's own: what is trained on next."""
+"""Pseudo labels: masks that a network made, in place of a data set's own."""
 
 import dataclasses
 import pathlib

@@ -160,7 +160,7 @@ def file_source(
 
 
 def reduced_source(source, max_side):
-    """Return the same split with pictures, and masks, of a long side of at most `max_side` pixels.
+    """Return the same split, pictures and masks reduced to a long side of at most `max_side`.
 
     Of larger pictures the mean colour of each new pixel's area is taken as they are read (a tenth
     of a bicubic filter's time), of masks the nearest pixel. Files are left as they are.

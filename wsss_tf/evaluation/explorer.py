@@ -1,4 +1,4 @@
-"""What makes the report's images answer: controls above them, and the data that `report.js` reads.
+"""The report's interactive pictures: the controls above them, and the data that `report.js` reads.
 
 Without JavaScript the controls stay hidden and the page shows all images, in the order of the split
 and at the threshold of its table.
@@ -52,7 +52,7 @@ def score_text(scores):
 
 
 def image_data(image, scores, thresholds):
-    """Return what `report.js` has to know of an image, ready for JSON.
+    """Return what `report.js` needs to know about an image, ready for JSON.
 
     Args:
       image: `report.ReportImage`.

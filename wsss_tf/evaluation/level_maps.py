@@ -1,4 +1,4 @@
-"""CAMs as 8-bit maps from which a browser gets the very labels of every background threshold.
+"""CAMs as 8-bit maps that give a browser the exact labels at every background threshold.
 
 A label depends on two things: which class is strongest, and which thresholds its score exceeds. So
 the 256 levels are laid between the thresholds, and where rounding makes classes equal, the one that

@@ -87,7 +87,7 @@ def _check_pair(mask_path, mask, prediction_path, prediction, num_classes):
 
 
 def read_class_names(path):
-    """Return the class names, a tuple of strings, from a text file with one a line.
+    """Return the class names, a tuple of strings, from a text file with one per line.
 
     Raises:
       UserError: no such file, no name, a blank line between names, a name twice, over 255 names.

@@ -145,7 +145,7 @@ def format_table(metrics):
 
 
 def describe(metrics):
-    """Return sentences that say what the numbers are of: split, images, threshold, absences."""
+    """Return sentences that say what was measured: split, images, threshold, absences."""
     split = f"split {metrics['split']!r}" if metrics["split"] else "no split named"
     sentences = [f"{metrics['num_images']} images, {split}."]
     if metrics["skipped_images"]:

@@ -1,4 +1,4 @@
-"""The looks that reports share: one self-contained page, and pictures in it."""
+"""The look that all reports share: one self-contained page, and the pictures in it."""
 
 import base64
 import html
@@ -18,7 +18,7 @@ _THUMBNAIL = 360  # pixels on the longer side: four across fill a wide screen
 
 
 def page(title, body):
-    """Return a page of the report's looks.
+    """Return a page that looks like the other reports.
 
     Args:
       title: plain text.
@@ -102,7 +102,7 @@ def _encoded(picture, kind, **options):
 
 
 def grey_png(pixels):
-    """Return uint8 [h, w] as the URI of a grey PNG that holds these very values."""
+    """Return uint8 [h, w] as the URI of a grey PNG that holds exactly these values."""
     # A tenth of the time that the smallest file takes, for a twentieth more bytes.
     return _encoded(Image.fromarray(pixels), "png", compress_level=6)
 

@@ -1,4 +1,4 @@
-"""Score the CAM files of a run, and write what the scores are and look like into the run folder."""
+"""Score the CAM files of a run, and write scores and pictures into the run folder."""
 
 from tqdm import tqdm
 

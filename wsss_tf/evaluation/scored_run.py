@@ -1,4 +1,4 @@
-"""What scoring a run reads from its folder and writes into it, whatever is scored."""
+"""What every kind of scoring reads from a run folder and writes into it."""
 
 import json
 

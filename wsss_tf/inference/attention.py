@@ -87,7 +87,7 @@ class PixelAttention(tf.Module):
 
 
 def chosen_pixels(mask, count, has_background):
-    """Return a pixel in the midst of each of a picture's largest classes.
+    """Return a pixel in the middle of each of a picture's largest classes.
 
     Args:
       mask: uint8 [h, w], labels, true or predicted; 255 is no class.

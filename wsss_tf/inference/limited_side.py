@@ -1,4 +1,4 @@
-"""Large pictures at a limited size, where a function of pictures is all that there is."""
+"""Run any function of pictures on large pictures at a limited size."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from wsss_tf.files import images
 
 
 class LimitedSide(tf.Module):
-    """A function of pictures to maps that sees large pictures reduced.
+    """A function from pictures to maps that sees large pictures at a reduced size.
 
     Args:
       compute: `multi_scale_cam.MultiScaleCam`, `grad_cam.GradCam` or `segment.MultiScalePredictor`.
@@ -34,5 +34,5 @@ class LimitedSide(tf.Module):
 
 
 def limited(compute, max_side):
-    """Return `compute` with that limit, or `compute` itself where it is None."""
+    """Return `compute` with that limit, or `compute` itself if the limit is None."""
     return compute if max_side is None else LimitedSide(compute, max_side)

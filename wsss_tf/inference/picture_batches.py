@@ -84,7 +84,7 @@ def _from_graph(source, positions, max_side, ahead):
 
 @contextlib.contextmanager
 def progress(source, positions, what, max_side=None):
-    """Show a bar on a terminal, and yield the function to be called with each position done.
+    """Show a progress bar on a terminal; yield a function to call with each finished position.
 
     The bar counts pixels, after `max_side`, since a large picture takes longer than a small one; of
     pictures that are in no files it counts pictures.
@@ -107,7 +107,7 @@ def progress(source, positions, what, max_side=None):
 
 
 def pixels_of(source, positions, max_side=None):
-    """Return {position: pixels of the picture as it is labelled}, by the headers of the files.
+    """Return {position: pixels of the picture as it is labelled}, read from the files' headers.
 
     None where there are no files, or one whose header does not tell.
     """

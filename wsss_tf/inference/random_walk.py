@@ -84,8 +84,8 @@ def transition_matrix(affinity, height, width, radius, affinity_power=8.0):
     Returns:
       `scipy.sparse.csr_array` float32 [N, N], N = height * width: T[i, j] = A[i, j] ^ power over
       its sum over i, so columns sum to one. A is symmetric, 1 on the diagonal (a walker may stay)
-      and 0 for what is no pair: as in the official code, pixels near a border have fewer partners
-      than others, and some none.
+      and 0 where there is no pair: as in the official code, pixels near a border have fewer
+      partners than others, and some none.
 
     Source: AffinityNet, equation 3.
     """

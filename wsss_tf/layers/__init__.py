@@ -1,1 +1,1 @@
-"""Keras layers of the methods, one public layer a file, in `keras.ops` only."""
+"""Keras layers of the methods, one public layer per file, in `keras.ops` only."""

@@ -1,4 +1,4 @@
-"""From this package's input convention to the one of networks that were trained with Caffe."""
+"""From this package's input convention to that of networks trained with Caffe."""
 
 import keras
 import numpy as np

@@ -103,14 +103,14 @@ class ContextPrior(keras.layers.Layer):
         return self.size
 
     def pixel_attention(self, value, row, column):
-        """Return how likely each position is of the class of one, the prior's row, in inference.
+        """Return how likely each position is to share one position's class: a row of the prior.
 
         Args:
           value: [B, h, w, D], the layer's input.
           row, column: int scalars, the position in the map.
 
         Returns:
-          float32 [B, h, w] in [0, 1].
+          float32 [B, h, w] in [0, 1], as in inference.
         """
         x = ops.expand_dims(value[:, row, column], axis=1)
         row_of_prior = ops.sigmoid(self._logits(x, training=False))

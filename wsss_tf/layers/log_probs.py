@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("wsss_tf")
 class LogProbs(keras.layers.Layer):
-    """Return log(max(p, minimum)) of probabilities [..., K] in float32, not scaled to one again.
+    """Return log(max(p, minimum)) of probabilities [..., K] in float32, not renormalised.
 
     Args:
       minimum: the bound, above 0.

@@ -27,7 +27,7 @@ class PairAffinity(keras.layers.Layer):
         self.radius = radius
 
     def radius_on(self, height, width):
-        """Return the radius on a map of that size, ints."""
+        """Return the radius that is used on a map of that size, an int."""
         return ops.search_radius(height, width, self.radius)
 
     def call(self, features, radius=None):

@@ -1,4 +1,4 @@
-"""A squeeze-and-excitation module in the place of SANet's squeeze-and-attention."""
+"""A squeeze-and-excitation module in place of SANet's squeeze-and-attention."""
 
 import keras
 from keras import ops

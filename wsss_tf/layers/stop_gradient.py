@@ -1,4 +1,4 @@
-"""A layer that lets values through and gradients not."""
+"""A layer that lets values through and stops gradients."""
 
 import keras
 

@@ -1,1 +1,1 @@
-"""Loss functions, one file a method; each term is [batch], the mean is the caller's."""
+"""Loss functions, one file per method; each term is [batch], and the caller takes the mean."""

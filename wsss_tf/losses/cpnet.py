@@ -1,4 +1,4 @@
-"""CPNet's affinity loss: the context prior against which positions share a class.
+"""CPNet's affinity loss: compares the context prior with which positions share a class.
 
 Letters: B batch, h w size of the prior's map, N = h * w, K classes.
 """

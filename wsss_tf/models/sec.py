@@ -36,7 +36,7 @@ def _normal(deviation):
 
 
 def sec_network(num_classes, image_size=321, backbone=vgg16_largefov):
-    """Build SEC's network, in the paper DeepLab-CRF-LargeFOV, with its warp to a square inside.
+    """Build SEC's network (DeepLab-CRF-LargeFOV in the paper), with its warp to a square inside.
 
     Args:
       num_classes: K, all classes, background included.

@@ -1,4 +1,4 @@
-"""The training of a run: data, network and step from a recipe, put together in a run folder."""
+"""Train a run: data, network and step from a recipe, put together in a run folder."""
 
 import json
 

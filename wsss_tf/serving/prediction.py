@@ -1,4 +1,4 @@
-"""What a server answers for one picture, and what can be wrong."""
+"""What a server answers for one picture, and what can go wrong."""
 
 import dataclasses
 import re

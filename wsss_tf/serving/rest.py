@@ -1,4 +1,4 @@
-"""Predictions over TensorFlow Serving's REST interface; needs no TensorFlow here."""
+"""Predictions over TensorFlow Serving's REST interface; needs no TensorFlow on this side."""
 
 import base64
 import binascii

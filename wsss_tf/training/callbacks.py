@@ -1,4 +1,4 @@
-"""What happens during `fit` beside the training itself."""
+"""What happens during `fit` besides the training itself."""
 
 import math
 

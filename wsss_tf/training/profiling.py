@@ -25,7 +25,7 @@ class ProfileSteps(keras.callbacks.Callback):
         self._mark = None
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Begin recording, or the mark of a step."""
+        """Begin the recording, and the mark of each step in it."""
         number = int(self.model.optimizer.iterations.numpy()) + 1
         if not self.first <= number <= self.last:
             return

@@ -18,7 +18,7 @@ class SanetStep(SupervisedStep):
         self.cat_reduction = cat_reduction
 
     def extra_terms(self, outputs, batch):
-        """Return the weighted {"loss_cat": [B], "loss_den": [B]}, as far as they are wanted."""
+        """Return the weighted {"loss_cat": [B], "loss_den": [B]}, those that are switched on."""
         terms = {}
         if self.cat_weight is not None:
             # Of what the augmented crop shows, not of the whole image.

@@ -8,7 +8,7 @@ from wsss_tf.training import hosts
 
 
 def global_mean(total, count, epsilon=0.0):
-    """Return per-example terms whose mean over the global batch is a mean over what was counted.
+    """Return per-example terms whose mean over the global batch is the mean over all that counts.
 
     For losses that are averaged over valid pixels or pairs: replicas, and examples, hold different
     numbers of those, so an average of their averages would be another number.
