@@ -1,4 +1,4 @@
-"""Errors that end a command in one line, and with a status of their own."""
+"""Errors that end a command in one line, and what TensorFlow's say in one."""
 
 
 class UserError(Exception):
@@ -15,3 +15,13 @@ class LostWorker(Exception):
     The commands print the message without a traceback and exit with status 75, by which a
     supervisor knows to start the same command again.
     """
+
+
+def without_nodes(message):
+    """Return a message of TensorFlow's without the names of nodes that it ends with."""
+    return message.split("[[{{")[0].strip()
+
+
+def last_line(message):
+    """Return what a message of TensorFlow's says: its last line, the stack being above that."""
+    return (without_nodes(message).splitlines() or [""])[-1].strip()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, last_line
 from wsss_tf.files import images
 from wsss_tf.masks import IGNORE
 
@@ -203,6 +203,5 @@ def loader(source):
 
 def error_in_short(error):
     """Return what the message of a `tf.errors.OpError` says, without stack and node names."""
-    lines = error.message.split("[[{{node")[0].strip().splitlines()
     # `images.decode_mask` complains through the operation that reads numbers.
-    return lines[-1].split("convert string: ")[-1].strip() if lines else type(error).__name__
+    return last_line(error.message).split("convert string: ")[-1] or type(error).__name__

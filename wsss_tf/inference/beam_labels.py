@@ -39,7 +39,7 @@ from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, last_line
 from wsss_tf.files.picture_files import SUFFIXES
 from wsss_tf.files.run_folder import RunFolder
 
@@ -171,7 +171,6 @@ class _LabelPictures(beam.DoFn):
         self._labeller = self._shared.acquire(lambda: Labeller(*self._load(), self._options))
 
     def process(self, line):
-        """See the class."""
         picture = json.loads(line)
         if not self._labeller.is_counted:  # what is counted outside of `process` is lost
             self._labeller.is_counted = True
@@ -206,7 +205,6 @@ class _WriteArchive(beam.DoFn):
         self._clock = _stage_counter("archive")
 
     def process(self, element):
-        """See the class."""
         start = time.monotonic_ns()
         number, pictures = element
         path = join(self._output, f"labels-{number:05}-of-{self._count:05}.tar")
@@ -406,6 +404,5 @@ def _write_text(path, lines):
 
 
 def _one_line(error):
-    """Return what an error says, of TensorFlow's without stack and names of nodes."""
-    lines = str(error).split("[[{{node")[0].strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()}"
+    """Return an error's kind and what it says."""
+    return f"{type(error).__name__}: {last_line(str(error))}"

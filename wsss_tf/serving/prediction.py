@@ -1,9 +1,10 @@
 """What a server answers for one picture, and what can go wrong."""
 
 import dataclasses
-import re
 
 import numpy as np
+
+from wsss_tf.errors import without_nodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PictureRefused(Exception):
     """
 
     def __init__(self, message):
-        super().__init__(" ".join(re.sub(r"\[\[\{\{.*", "", message, flags=re.DOTALL).split()))
+        super().__init__(" ".join(without_nodes(message).split()))
 
 
 class ServerUnreachable(Exception):
