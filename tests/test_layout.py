@@ -28,8 +28,8 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "convert", "evaluate", "export", "infer", "pipeline", "pipelines", "runs",
-    "serving.client", "train",
+    "command", "command_server", "convert", "evaluate", "export", "infer", "pipeline",
+    "pipelines", "runs", "serving.client", "train",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 
@@ -99,6 +99,7 @@ def test_networks_are_free_of_tensorflow():
 @pytest.mark.parametrize(
     "name",
     [
+        "command_server",
         "files.png",
         "files.run_folder",
         "inference.dense_crf",
