@@ -49,7 +49,8 @@ def test_operations_and_refusals_with_tensorflow_imported(run, script, tmp_path)
         "from absl import flags\n"
         "import tensorflow as tf\n"
         "print(sorted(name for name in flags.FLAGS.flags_by_module_dict() if 'wsss' in name))\n"
-        "print(len(os.listdir(f'/proc/{os.getppid()}/task')), os.environ['TF_ENABLE_ONEDNN_OPTS'])\n"
+        "print(len(os.listdir(f'/proc/{os.getppid()}/task')))  # threads of the server\n"
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])\n"
         "pictures = tf.data.Dataset.range(8).map(\n"
         "    lambda i: tf.fill([9, 9, 3], tf.cast(i, tf.float32)), num_parallel_calls=4)\n"
         "kernel = tf.ones([3, 3, 3, 2])\n"
@@ -75,6 +76,7 @@ def test_operations_and_refusals_with_tensorflow_imported(run, script, tmp_path)
     [
         ("pass", 0, ""),
         ("import sys; sys.exit(7)", 7, ""),
+        ("import sys; sys.exit(-1)", 255, ""),
         ("import sys; sys.exit('no')", 1, "no\n"),
         ("import os; os._exit(9)", 9, ""),
         ("import os; os.abort()", -signal.SIGABRT, ""),
@@ -96,12 +98,13 @@ def test_exception_has_its_traceback(run, script):
 
 def test_what_a_command_finds_is_as_with_python(run, script, tmp_path):
     text = """\
-import os, sys, atexit
+import os, sys, atexit, threading
 import beside
 print(__name__, __file__, sys.argv, sys.path[0], os.getcwd(), beside.ONE)
 print(os.environ["GIVEN"], os.environ.get("HOME"), __spec__ and __spec__.name)
 print(sys.modules["__main__"].__file__, sys.stdin.read())
 atexit.register(print, "at the end")
+threading.Timer(0.1, print, ["after the last line"]).start()
 sys.stdout.write("no newline")
 """
     (tmp_path / "folder").mkdir()

@@ -8,6 +8,7 @@ forks for each command. A command is then what it is with `python -m`: a process
 its own flags, gin settings, devices, exit status and traceback; but it starts at once.
 """
 
+import atexit
 import contextlib
 import fcntl
 import gc
@@ -196,6 +197,8 @@ def _read(connection, size):
 
 def _serve(fd, modules):
     """Be a server: fork for each request until the other side of the socket is closed."""
+    statuses = []
+    atexit.register(_leave, statuses)  # before all others, which makes it the last
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
     before = dict(os.environ)
@@ -239,7 +242,22 @@ def _serve(fd, modules):
     os.close(wake)
     for server_side in (control, connection, *connections.values()):
         server_side.close()
-    _become(**request, descriptors=descriptors, defaults=defaults)
+    _prepare(**request, descriptors=descriptors, defaults=defaults)
+    try:
+        _run(sys.argv[0])
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            statuses.append(end.code & 0xFF)
+        raise
+    statuses.append(0)
+
+
+def _leave(statuses):
+    """End at once: taking TensorFlow and the interpreter apart takes half a second and more."""
+    if statuses:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(statuses[0])
 
 
 def _receive_request(control):
@@ -267,8 +285,8 @@ def _send_number(connection, number):
         connection.sendall(_NUMBER.pack(number))
 
 
-def _become(arguments, cwd, env, pass_fds, descriptors, defaults):
-    """Run a command in this process, a fork of the server; its end is the interpreter's."""
+def _prepare(arguments, cwd, env, pass_fds, descriptors, defaults):
+    """Make of this process, a fork of the server, what a process of its own would start as."""
     targets = [0, 1, 2, *pass_fds]
     # Out of the way first: some may have a number that is another's target.
     copies = [fcntl.fcntl(source, fcntl.F_DUPFD, max(targets) + 1) for source in descriptors]
@@ -284,14 +302,20 @@ def _become(arguments, cwd, env, pass_fds, descriptors, defaults):
     os.environ.update(defaults | env)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # Python's own is new after a fork
+    sys.argv = arguments
+    if sys.path[0] == "":
+        is_script = _is_script(arguments[0])
+        sys.path[0] = os.path.dirname(os.path.realpath(arguments[0])) if is_script else cwd
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    sys.argv = arguments
-    name = arguments[0]
-    is_script = name.endswith(".py")
-    if sys.path[0] == "":
-        sys.path[0] = os.path.dirname(os.path.realpath(name)) if is_script else cwd
-    if is_script:
+
+def _is_script(name):
+    return name.endswith(".py")
+
+
+def _run(name):
+    """Run a module or a script as this process' main program."""
+    if _is_script(name):
         runpy.run_path(name, run_name="__main__")
     else:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
