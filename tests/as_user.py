@@ -1,15 +1,25 @@
-"""Run the commands in processes of their own, as users do."""
+"""Run the commands and scripts as users do, each in a process of its own.
 
+TensorFlow takes seconds to import, so the processes are forks of one that has done so (see
+`wsss_tf.command_server`). With `fresh=True`, Python is started for the command, as a user does.
+"""
+
+import functools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+
+from wsss_tf import command_server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Any folder may be the current one; recipes for tests name modules beside the tests.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+TINY_SEAM = ("--gin_file=gin/seam.gin", f"--gin_file={ROOT / 'tests/data/tiny.gin'}")
 
 
 def command(name, *arguments):
@@ -17,29 +27,42 @@ def command(name, *arguments):
     return [sys.executable, "-m", f"wsss_tf.{name}", *map(str, arguments)]
 
 
-def run(name, *arguments, cwd=None):
-    """Run a command of the package to its end."""
-    return run_line(command(name, *arguments), cwd)
+def run(name, *arguments, cwd=None, fresh=False):
+    """Run a command of the package to its end; return a `subprocess.CompletedProcess`."""
+    return _run_line(command(name, *arguments), cwd, fresh)
 
 
-def run_script(name, *arguments, cwd=None):
-    """Run a script of the scripts folder to its end."""
-    return run_line([sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)], cwd)
+def run_script(name, *arguments, cwd=None, fresh=False):
+    """Run a script of the scripts folder to its end, as `run` does."""
+    line = [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments]
+    return _run_line([*map(str, line)], cwd, fresh)
 
 
-def run_line(line, cwd=None):
-    """Run a command line to its end."""
-    return subprocess.run(line, env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True)
-
-
-def ok(name, *arguments, cwd=None):
+def ok(name, *arguments, cwd=None, fresh=False):
     """Run a command of the package, which must succeed; return what it printed."""
-    return _output(run(name, *arguments, cwd=cwd))
+    return _output(run(name, *arguments, cwd=cwd, fresh=fresh))
 
 
-def script_ok(name, *arguments, cwd=None):
+def script_ok(name, *arguments, cwd=None, fresh=False):
     """Run a script, which must succeed; return what it printed."""
-    return _output(run_script(name, *arguments, cwd=cwd))
+    return _output(run_script(name, *arguments, cwd=cwd, fresh=fresh))
+
+
+def _run_line(line, cwd, fresh):
+    if fresh or not command_server.IS_AVAILABLE:
+        return subprocess.run(line, env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True)
+    arguments = line[2:] if line[1] == "-m" else line[1:]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        status = _server().run(arguments, cwd=cwd, env=ENVIRONMENT, stdout=out, stderr=err)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(line, status, out.read(), err.read())
+
+
+@functools.cache
+def _server():
+    """Return this process' server, which ends with it."""
+    return command_server.CommandServer(env=ENVIRONMENT)
 
 
 def _output(result):

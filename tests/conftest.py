@@ -1,5 +1,6 @@
-"""Two logical CPUs, golden files, and no state from one test to the next."""
+"""Two logical CPUs, golden files, shared runs, and no state from one test to the next."""
 
+import fcntl
 import os
 import pathlib
 
@@ -8,6 +9,7 @@ import pathlib
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import as_user
 import gin
 import keras
 import numpy as np
@@ -23,6 +25,25 @@ _HERE = pathlib.Path(__file__).resolve()
 _GOLDEN = _HERE.parent / "data"
 # Files over 1 MiB or with photographs in them, beside the checkout.
 _LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
+
+
+# Whole files go to the workers of scripts/test.sh, so the longest do so first.
+_LONGEST = (
+    "test_pipeline.py",
+    "test_commands.py",
+    "test_train_hosts.py",
+    "test_commands_masks.py",
+    "test_affinity_commands.py",
+    "test_ablate_seam.py",
+    "test_infer_beam.py",
+    "test_jax_backend.py",
+    "test_commands_sec.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +64,43 @@ def golden():
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Return a function that makes a folder once for the session, in whichever process is first.
+
+    It takes the folder's name and a function of its path, and returns the path. What is in it is
+    shared: a test that changes something does so in a copy.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder(name, make):
+        path = root / name
+        with open(root / f"{name}.lock", "a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if not lock.read():
+                make(path)
+                lock.write("made")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seam_run(once):
+    """Return a finished run of SEAM on a few scenes, as `as_user.TINY_SEAM`; not to be changed."""
+
+    def train(path):
+        # From another folder than the repository, and as a user starts it.
+        as_user.ok(
+            "train", *as_user.TINY_SEAM, f"--run_dir={path.name}", cwd=path.parent, fresh=True
+        )
+
+    return once("seam_run", train)
 
 
 @pytest.fixture(autouse=True)

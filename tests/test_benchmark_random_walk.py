@@ -1,28 +1,17 @@
 """The benchmark of the random walk, at a size that takes no time."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts/benchmark_random_walk.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+from as_user import run_script
 
 
 def test_prints_times_memory_and_rates():
     pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
-    result = run("--height=97", "--width=130", "--repeats=1", "--crf_images=2", "--processes=2")
+    result = run_script(
+        "benchmark_random_walk", "--height=97", "--width=130", "--repeats=1", "--crf_images=2",
+        "--processes=2",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     rows = re.findall(
         r"^\| walk, (dense|sparse) \| (\S+) \| (\d+) \| (\d+) \|$", result.stdout, re.M
@@ -38,6 +27,6 @@ def test_prints_times_memory_and_rates():
 
 
 def test_wrong_processes_end_in_one_line():
-    result = run("--processes=two")
+    result = run_script("benchmark_random_walk", "--processes=two")
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: --processes=two")

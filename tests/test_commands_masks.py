@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from as_user import ROOT, kill_when, ok, run, user_error, weights_of
 from PIL import Image
+from scores_by_hand import masks_of, mean_iou
 
+from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.runs import recipe as recipe_lib
@@ -66,7 +68,9 @@ def test_infer_evaluate_and_their_files(run_dir):
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert (metrics["num_images"], metrics["split"]) == (6, "val")
     assert "sweep" not in metrics
-    assert 0 < metrics["miou"] < 1
+    source = shapes_source("val", num_train=12, num_val=6, image_size=48)
+    predictions = [images.load_mask(run_dir / f"predictions/{name}.png") for name in source.ids]
+    assert metrics["miou"] == pytest.approx(mean_iou(masks_of(source), predictions, 5), abs=1e-9)
     page = (run_dir / "report.html").read_text()
     assert page.count("<figcaption>prediction</figcaption>") == 6
     assert "background threshold" not in page

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 from as_user import ROOT, ok, run, run_script, script_ok, user_error
+from scores_by_hand import masks_of, mean_iou
 
+from wsss_tf.data.shapes import shapes_source
 from wsss_tf.files import images, run_folder
 
 TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
@@ -39,13 +41,13 @@ def cues(classifiers):
         f"--background_run={classifiers / 'background'}",
         f"--output={classifiers / 'cues'}",
         "--npz",
+        fresh=True,
     )
     assert "12 written, 0 kept" in out
     return classifiers / "cues"
 
 
 def test_cues_of_the_classifiers(cues):
-    from wsss_tf.data.shapes import shapes_source
     from wsss_tf.inference import sec_cues
 
     source = shapes_source("train", num_train=12, image_size=40)
@@ -90,7 +92,11 @@ def test_sec_from_cues_to_scores(cues, tmp_path):
     ok("infer", f"--run_dir={tmp_path}", "--split=val", *options)
     assert images.load_mask(tmp_path / "predictions/shapes_val_00000.png").shape == (40, 40)
     ok("evaluate", f"--run_dir={tmp_path}", "--split=val")
-    assert (tmp_path / "metrics.json").is_file()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    source = shapes_source("val", num_val=4, image_size=40)
+    predictions = [images.load_mask(tmp_path / f"predictions/{name}.png") for name in source.ids]
+    assert metrics["num_images"] == 4
+    assert metrics["miou"] == pytest.approx(mean_iou(masks_of(source), predictions, 5), abs=1e-9)
 
 
 @pytest.mark.parametrize(

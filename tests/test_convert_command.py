@@ -4,25 +4,25 @@ The forward pass here is written from the papers in NumPy, on PyTorch's layouts,
 """
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
+import json
 
+import as_user
 import numpy as np
 import pytest
 from foreign_files import write_mxnet, write_torch
+from scores_by_hand import cam_label, masks_of, mean_iou
 
+from wsss_tf import ops
 from wsss_tf.backbones.resnet38 import resnet38
+from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.interop import resnet38_names
 from wsss_tf.models.seam import seam_network
 from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.initial_weights import load_initial_weights
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 WIDTH = 1 / 16
 CLASSES = ("background", "cross", "stripes", "ring", "checker")
 IMAGE = np.random.default_rng(1).normal(size=(2, 19, 26, 3)).astype("float32")
@@ -32,24 +32,13 @@ def narrow_seam(num_classes, width):
     return seam_network(num_classes, functools.partial(resnet38, width=width), head_width=width)
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "wsss_tf.convert", *map(str, arguments)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+def ok(*arguments, fresh=False):
+    return as_user.ok("convert", *arguments, fresh=fresh)
 
 
-def ok(*arguments):
-    result = run(*arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def refused(*arguments):
+def refused(*arguments, fresh=False):
     """Run it and return the one line that it ends with."""
-    result = run(*arguments)
+    result = as_user.run("convert", *arguments, fresh=fresh)
     assert result.returncode == 2, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
@@ -193,7 +182,7 @@ def test_imagenet_weights_from_mxnet(tmp_path):
     named["arg:linear1000_weight"] = np.zeros((1000, 256), "float32")
     write_mxnet(tmp_path / "x.params", named)
     out = ok("--model=resnet38", f"--source={tmp_path / 'x.params'}", f"--width={WIDTH}",
-             f"--output={tmp_path / 'x.npz'}")  # fmt: skip
+             f"--output={tmp_path / 'x.npz'}", fresh=True)  # fmt: skip
     assert "191 of 191 tensors" in out
     assert "not used: linear1000_weight" in out
     assert "missing" not in out
@@ -259,15 +248,22 @@ def test_seam_as_weights_and_as_a_run(converted):
 def test_infer_and_evaluate_take_a_converted_run(converted):
     _, _, run_dir = converted
     for name, options in (("infer", ["--scales=1", "--noflip"]), ("evaluate", [])):
-        result = subprocess.run(
-            [sys.executable, "-m", f"wsss_tf.{name}", f"--run_dir={run_dir}", "--split=val"]
-            + options,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-    assert (run_dir / "metrics.json").is_file()
+        as_user.ok(name, f"--run_dir={run_dir}", "--split=val", *options)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    source = shapes_source("val", num_val=3, image_size=32)
+    labels = []
+    for i, image_id in enumerate(source.ids):
+        present = np.flatnonzero(source.labels[i]) + 1
+        class_ids, cams = run_folder.load_cams(run_dir / "cams", image_id)
+        assert class_ids.tolist() == present.tolist()
+        image = np.asarray(ops.normalize_image(source.read(i)["image"]))[None]
+        _, refined = seam_by_hand(image, random_tensors("seam"))
+        expected = np.maximum(refined[0].transpose(2, 0, 1)[present], 0)
+        low, high = (f(expected, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+        expected = np.maximum(expected - low - 1e-5, 0) / (high - low + 1e-5)
+        np.testing.assert_allclose(cams, expected, rtol=0, atol=2e-3)  # float16
+        labels.append(cam_label(class_ids, cams, metrics["best_background_threshold"]))
+    assert metrics["miou"] == pytest.approx(mean_iou(masks_of(source), labels, 5), abs=1e-9)
 
 
 def test_what_is_missing_or_unused_is_listed(tmp_path):

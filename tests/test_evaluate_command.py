@@ -1,30 +1,18 @@
 """`python -m wsss_tf.evaluate` as a user runs it: exit status, what it prints, what it writes."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from as_user import ROOT, run
 from PIL import Image
 
 from wsss_tf.files import images, run_folder
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-
-def _evaluate(*arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
-    return subprocess.run(
-        [sys.executable, "-m", "wsss_tf.evaluate", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def _evaluate(*arguments, cwd, fresh=False):
+    return run("evaluate", *arguments, cwd=cwd, fresh=fresh)
 
 
 def _messages(stderr):
@@ -124,7 +112,7 @@ def test_bad_flags(folders, arguments, words):
 
 
 def test_help_is_short():
-    result = _evaluate("--help", cwd=ROOT)
+    result = _evaluate("--help", cwd=ROOT, fresh=True)
     assert "--run_dir" in result.stdout
     assert len(result.stdout.splitlines()) < 45
 
@@ -179,7 +167,7 @@ def run_dir(tmp_path):
 
 
 def test_run_is_scored(run_dir):
-    result = _evaluate("--run_dir=run", cwd=run_dir.parent)
+    result = _evaluate("--run_dir=run", cwd=run_dir.parent, fresh=True)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert (metrics["miou"], metrics["pixel_accuracy"], metrics["split"]) == (1, 1, "val")
@@ -210,7 +198,7 @@ def test_run_at_a_given_threshold_and_binding(run_dir):
 
 def test_run_without_cams(run_dir):
     (run_dir / "cams/y/z.npz").unlink()
-    result = _evaluate("--run_dir=run", "--split=val", cwd=run_dir.parent)
+    result = _evaluate("--run_dir=run", "--split=val", cwd=run_dir.parent, fresh=True)
     _assert_user_error(
         result, "1 of 2", "z.npz", "python -m wsss_tf.infer --run_dir=run --split=val"
     )

@@ -1,22 +1,18 @@
 """From image labels to a SavedModel through the command, as a user runs it."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
 pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 TINY = ("--gin_file=tests/data/tiny_pipeline.gin", "--gin_bindings=cam/Recipe.epochs=8")
 STAGES = (
     "cam", "cams", "crf", "affinity", "walk", "segmentation", "segmentation_scores", "export",
@@ -24,26 +20,14 @@ STAGES = (
 )  # fmt: skip
 
 
-def _command(*arguments):
-    return [sys.executable, "-m", "wsss_tf.pipeline", *map(str, arguments)]
-
-
-def _run(*arguments):
-    return subprocess.run(
-        _command(*arguments), env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True
-    )
-
-
 def _ok(*arguments):
-    result = _run(*arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    return ok("pipeline", *arguments, cwd=ROOT)
 
 
 def _until_killed(*arguments, at):
     """Start the pipeline and kill it as soon as a file or folder is there."""
     process = subprocess.Popen(
-        _command(*arguments),
+        command("pipeline", *arguments),
         env=ENVIRONMENT,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -64,9 +48,6 @@ def _stages(out):
     return dict(line.removeprefix("=== ").split(": ", 1) for line in lines)
 
 
-# One run in parts, each for a test of its own, so that none takes long.
-
-
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A run that was killed while it trained the first network."""
@@ -76,22 +57,18 @@ def killed(tmp_path_factory):
     return run_dir, json.loads((run_dir / "stages/cam.json").read_text())["state"]
 
 
-def _part(name, before, stage):
-    """Return a fixture that goes on up to a stage, from the fixture of the stages before."""
-
-    @pytest.fixture(scope="module", name=name)
-    def part(request):
-        run_dir = request.getfixturevalue(before)[0]
-        return run_dir, _ok(*TINY, f"--run_dir={run_dir}", *([f"--until={stage}"] if stage else []))
-
-    return part
+@pytest.fixture(scope="module")
+def with_cams(killed):
+    """The killed run, gone on up to its CAMs; and what was printed."""
+    run_dir, _ = killed
+    return run_dir, _ok(*TINY, f"--run_dir={run_dir}", "--until=cams")
 
 
-with_cams = _part("with_cams", "killed", "cams")
-with_affinity = _part("with_affinity", "with_cams", "affinity")
-with_network = _part("with_network", "with_affinity", "segmentation")
-with_export = _part("with_export", "with_network", "export")
-finished = _part("finished", "with_export", None)
+@pytest.fixture(scope="module")
+def finished(with_cams):
+    """The same run, gone on to its end; and what was printed. As a user starts it."""
+    run_dir, _ = with_cams
+    return run_dir, ok("pipeline", *TINY, f"--run_dir={run_dir}", cwd=ROOT, fresh=True)
 
 
 def test_a_killed_run_has_a_record_of_what_it_did(killed):
@@ -105,34 +82,35 @@ def test_a_killed_run_goes_on(with_cams):
     assert _stages(out) == {"cam": "running, going on.", "cams": "running."}
     assert "went on from step" in out
     assert (run_dir / "cam/checkpoints/step-24.index").is_file()
+    assert not (run_dir / "stages/crf.json").exists()
+    assert not (run_dir / "results.json").exists()
     # What it does can be done by hand.
     assert f"python -m wsss_tf.infer --run_dir={run_dir}/cam --split=train --scales=1 --flip" in out
 
 
-def test_crf_and_affinity(with_affinity):
-    run_dir, out = with_affinity
-    said = {"cam": "up to date.", "cams": "up to date.", "crf": "running.", "affinity": "running."}
-    assert _stages(out) == said
+def test_stages_that_are_done_are_skipped(finished):
+    run_dir, out = finished
+    done = dict.fromkeys(("cam", "cams"), "up to date.")
+    assert _stages(out) == dict.fromkeys(STAGES, "running.") | done
+    assert list(_stages(out)) == [*STAGES]
     assert len(list((run_dir / "cam/crf_low_labels").glob("*.png"))) == 12
 
 
-def test_the_network_learns_the_labels_of_the_walk(with_network):
-    run_dir, out = with_network
+def test_the_network_learns_the_labels_of_the_walk(finished):
+    run_dir, out = finished
     assert len(list((run_dir / "affinity/pseudo_labels").glob("*.png"))) == 12
     assert f"pseudo labels of {run_dir}/affinity/pseudo_labels" in out
     assert (run_dir / "segmentation/checkpoints/last.keras").is_file()
 
 
-def test_the_network_is_scored_and_exported(with_export):
-    run_dir = with_export[0]
+def test_the_network_is_scored_and_exported(finished):
+    run_dir = finished[0]
     assert json.loads((run_dir / "segmentation/metrics_val.json").read_text())["num_images"] == 6
     assert [path.name for path in (run_dir / "export").iterdir()] == ["1"]
-    assert not (run_dir / "results.json").exists()
 
 
 def test_results(finished):
     run_dir, out = finished
-    assert list(_stages(out)) == [*STAGES]
     data = json.loads((run_dir / "results.json").read_text())
     assert [row["split"] for row in data["rows"]] == ["train"] * 4 + ["val"]
     assert [row["images"] for row in data["rows"]] == [12] * 4 + [6]
@@ -247,11 +225,9 @@ def test_a_user_error_in_a_stage_ends_in_one_line(tmp_path):
         picture.save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
     (tmp_path / "image_labels.csv").write_text("image,labels\n0,cat\n1,dog\n2,cat\n3,dog\n")
-    result = _run(*TINY, f"--data={tmp_path}", f"--run_dir={tmp_path / 'run'}")
-    assert result.returncode == 2, result.stdout + result.stderr
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in result.stderr
-    assert "2.png" in line
+    arguments = (*TINY, f"--data={tmp_path}", f"--run_dir={tmp_path / 'run'}")
+    result = run("pipeline", *arguments, cwd=ROOT, fresh=True)
+    user_error(result, "2.png")
     assert list(_stages(result.stdout)) == ["cam"]
 
 
@@ -260,8 +236,5 @@ def test_wrong_flags_end_in_one_line(tmp_path):
         ((*TINY,), "--run_dir"),
         ((*TINY, f"--run_dir={tmp_path}", "--until=nothing"), "--until=nothing"),
     ]:
-        result = _run(*arguments)
-        assert result.returncode == 2
-        assert word in result.stderr
-        assert "Traceback" not in result.stderr
+        user_error(run("pipeline", *arguments, cwd=ROOT), word)
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The gin files: the papers' settings, overlays in order, and errors that name what is wrong."""
 
 import pathlib
+import re
 
 import gin
 import pytest
@@ -212,11 +213,20 @@ def test_errors_name_what_is_wrong(files, bindings, words):
         recipe_lib.load(files, bindings)
 
 
-def test_every_recipe_says_how_it_is_run():
-    for path in (ROOT / "gin").glob("*.gin"):
+def test_every_recipe_says_how_it_is_run_and_what_is_reported():
+    paths = sorted((ROOT / "gin").glob("*.gin"))
+    assert len(paths) > 10
+    for path in paths:
         head = path.read_text().split("from __gin__")[0]
-        assert "python -m wsss_tf.train" in head
-        assert "Reported" in head
+        command = rf"python -m wsss_tf\.train +--gin_file=gin/{path.name}\b"
+        assert re.search(command, head), path
+        named = set(re.findall(r"\bgin/[\w/]+\.gin", head))
+        assert all((ROOT / name).is_file() for name in named), path
+        reported = " ".join(head.split("# Reported", 1)[1].replace("#", " ").split())
+        if "nothing of its own" not in reported:
+            assert re.search(r"\b\d\d\.\d+ mIoU\b", reported), path
+            split = r"\b(VOC|ADE20K|Cityscapes|PASCAL-Context) (train|val|test)\b"
+            assert re.search(split, reported), path
 
 
 def test_a_run_of_before_the_backbones_had_their_own_settings_is_named(tmp_path):

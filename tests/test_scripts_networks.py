@@ -2,23 +2,18 @@
 
 import importlib.util
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from as_user import ROOT, run_script, user_error
 from keras import layers
 from PIL import Image
 from tiny_backbone import tiny_backbone
 
 from wsss_tf.models.cpnet import cpnet_network
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def load_script(name):
@@ -30,16 +25,6 @@ def load_script(name):
     for flag in set(flags.FLAGS) - known:
         delattr(flags.FLAGS, flag)
     return module
-
-
-def run_script(name, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / f"scripts/{name}.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
 
 
 # === Ablations ===
@@ -101,10 +86,9 @@ def test_dry_run_loads_every_row(tmp_path, script, table, count):
 
 
 def test_wrong_row_and_binding(tmp_path):
-    result = run_script("ablate_cpnet", f"--output={tmp_path}", "--rows=cpnet5")
-    assert (result.returncode, "['cpnet5'] unknown" in result.stderr) == (2, True)
-    result = run_script("ablate_cpnet", "--dry_run")
-    assert (result.returncode, "--output is missing" in result.stderr) == (2, True)
+    result = run_script("ablate_cpnet", f"--output={tmp_path}", "--rows=cpnet5", fresh=True)
+    user_error(result, "['cpnet5'] unknown")
+    user_error(run_script("ablate_cpnet", "--dry_run"), "--output is missing")
 
 
 # === Operations ===

@@ -119,7 +119,7 @@ def test_the_command(rest, folder):
     assert list(json.loads((folder / "out/errors.json").read_text())) == ["broken"]
     (folder / "out/masks/c.png").unlink()
     (folder / "in/broken.jpg").unlink()
-    result = run("serving.client", *arguments)
+    result = run("serving.client", *arguments, fresh=True)
     assert "1 written, 2 kept" in result.stdout
     assert not (folder / "out/errors.json").exists()
     result = run("serving.client", *arguments[:2], "--server=http://127.0.0.1:9")
