@@ -289,6 +289,8 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(result, "crf_processes")
     user_error(run("infer", cam, "--split=val", "--crf", "--crf_powers=9"), "--crf_powers=9", "two")
     user_error(run("infer", cam, "--split=val", "--crf_powers=3,9"), "without --crf")
+    result = run("infer", cam, "--split=val", "--walk_steps=3")
+    user_error(result, "--walk_steps means nothing without --random_walk")
     walk = ("walk", cam, "--split=train")
     user_error(run(*walk), "--affinity_run is missing")
     user_error(run(*walk, f"--affinity_run={tmp_path}"), str(tmp_path), "no config.gin")
