@@ -105,6 +105,43 @@ def test_commands_are_those_of_a_user(tiny):
     ]
 
 
+def test_records_of_earlier_versions_stay_valid():
+    """Of SEAM's chain: what is compared with the records of run folders has its names of old."""
+    plan = make(FULL)
+    trained = "settings weights data"
+    wanted = {
+        "cam": (trained, ""),
+        "cams": ("--scales=1 --flip --background_threshold=0.26", "cam"),
+        "crf": ("--crf_powers=4,24 --crf_iterations=10 --crf_unary_weight=1 --crf_scale=1", "cams"),
+        "affinity": (trained, "crf"),
+        "walk": (
+            "--background_power=6 --affinity_power=8 --walk_steps=4 --nowalk_crf",
+            "cams affinity",
+        ),
+        "segmentation": (trained, "walk"),
+        "segmentation_scores": ("data", "segmentation"),
+        "full_supervision": (trained, ""),
+        "full_supervision_scores": ("data", "full_supervision"),
+        "export": ("--scales=1 --noflip", "segmentation"),
+        "label_scores": ("data", "cams crf walk"),
+        "report": (
+            "images full_supervision",
+            "segmentation label_scores segmentation_scores full_supervision_scores",
+        ),
+    }
+    found = {
+        stage.name: (" ".join(stage.inputs.get("flags", stage.inputs)), " ".join(stage.after))
+        for stage in plan.stages
+    }
+    assert found == wanted
+    assert list(found) == list(wanted)
+    assert inputs(plan)["report"] == {"images": 3, "full_supervision": True}
+    proofs = {stage.name: stage.proof for stage in plan.stages}
+    assert proofs["cam"] == "cam/checkpoints/last.keras"
+    assert proofs["crf"] == "cam/crf_high_labels"
+    assert proofs["export"] == "export/1/saved_model.pb"
+
+
 def test_background_powers_follow_the_threshold_of_the_maps():
     def flags(*bindings):
         stages = {stage.name: stage for stage in make(*bindings).stages}
@@ -223,7 +260,7 @@ def test_weights_from_imagenet_count(monkeypatch):
     assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
 
 
-@pytest.mark.parametrize("name", ["seam", "seam_small", "seam_shapes", "photos"])
+@pytest.mark.parametrize("name", ["seam", "seam_small", "photos"])
 def test_shipped_pipelines(name, tmp_path):
     few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
     files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
@@ -394,7 +431,6 @@ def test_a_network_that_starts_from_an_earlier_one_needs_no_other_weights():
         (["gin/pipelines/nope.gin"], [], "gin/pipelines/nope.gin"),
         (TINY, ["Pipeline.flop=True"], "flop"),
         (TINY, ["crf_stage.power=(4, 24)"], "parameter named 'power'"),
-        (TINY, ["cues_stage.grid=4"], "matching 'cues_stage'"),
         (TINY, ["cam/train_stage.recipe='gin/seam.gin'"], "cam/train_stage.recipe = .* gin files"),
         (TINY, ["cams_stage.scales=(0, 1)"], r"cams_stage.scales = \(0, 1\); give a list of pos"),
         (TINY, ["export_stage.scales=1"], "export_stage.scales = 1; give a list"),
@@ -470,8 +506,9 @@ def test_settings_of_before_are_named_as_they_are_now(name):
     assert "\n" not in text
     # They are settings that there are.
     load_pipeline(["gin/pipelines/photos.gin"], [])
-    for new in _MOVED[name].split(" and "):
-        gin.bind_parameter(new, None)
+    with gin.unlock_config():
+        for new in _MOVED[name].split(" and "):
+            gin.bind_parameter(new, None)
 
 
 def test_missing_library_is_named_before_anything_is_run(monkeypatch):
