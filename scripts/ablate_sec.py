@@ -39,7 +39,7 @@ ROWS = {
     "average": Row("average pooling", _RECIPE, _decays(1.0)),
 }
 
-_CUES = flags.DEFINE_string("cues", None, "Localisation cues, as scripts/make_sec_cues.py writes.")
+_CUES = flags.DEFINE_string("cues", None, "Localisation cues, as wsss_tf.cues writes.")
 _DECAYS = flags.DEFINE_list("decays", [], "Decays of present classes to sweep, such as 0.9,0.99.")
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from as_user import ROOT, ok, run_script, script_ok, user_error
+from as_user import ROOT, ok, run, run_script, script_ok, user_error
 
 from wsss_tf.files import images, run_folder
 
@@ -33,8 +33,8 @@ def classifiers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cues(classifiers):
-    out = script_ok(
-        "make_sec_cues",
+    out = ok(
+        "cues",
         f"--foreground_run={classifiers / 'foreground'}",
         f"--background_run={classifiers / 'background'}",
         f"--output={classifiers / 'cues'}",
@@ -58,7 +58,7 @@ def test_cues_of_the_classifiers(cues):
         np.testing.assert_array_equal(sec_cues.to_rows(index), rows)
 
     images.save_mask(cues / f"again/{source.ids[0]}.png", np.full((5, 5), 3))
-    out = script_ok("make_sec_cues", f"--rows={cues}", "--grid=5", f"--output={cues}/again")
+    out = ok("cues", f"--rows={cues}", "--grid=5", f"--output={cues}/again")
     assert "11 written, 1 kept" in out
     assert (images.load_mask(cues / f"again/{source.ids[0]}.png") == 3).all()
     for image_id in source.ids[1:]:
@@ -72,8 +72,8 @@ def test_cues_of_another_methods_maps(tmp_path):
     cams = np.zeros((1, 17, 33))
     cams[0, :8, :16] = 1
     run_folder.save_cams(tmp_path / "cams", "sub/a", [2], cams)
-    script_ok(
-        "make_sec_cues",
+    ok(
+        "cues",
         f"--cams={tmp_path}/cams",
         f"--gin_file={ROOT / 'gin/sec.gin'}",
         TINY,  # its network has a grid of 5 x 5
@@ -105,8 +105,8 @@ def test_sec_from_cues_to_scores(cues, tmp_path):
     ],
     ids=["output", "input", "two inputs", "one run", "no grid", "two grids"],
 )
-def test_cues_script_refuses(options, words):
-    user_error(run_script("make_sec_cues", *options), *words)
+def test_cues_command_refuses(options, words):
+    user_error(run("cues", *options), *words)
 
 
 def test_grid_that_does_not_fit(tmp_path):
@@ -114,7 +114,7 @@ def test_grid_that_does_not_fit(tmp_path):
 
     sec_cues.save_rows(tmp_path / "rows/a.npz", np.zeros((7, 7), np.uint8))
     options = (f"--rows={tmp_path}/rows", f"--output={tmp_path}/o", "--grid=5")
-    user_error(run_script("make_sec_cues", *options), "a.npz", "--grid=5")
+    user_error(run("cues", *options), "a.npz", "--grid=5")
 
 
 # === The ablation ===

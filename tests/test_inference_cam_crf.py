@@ -56,7 +56,7 @@ def test_powers_of_other_maps_bracket_their_threshold(threshold):
 
 
 def test_affinity_learns_background_below_the_low_threshold_and_classes_above_the_high_one():
-    """As `Pipeline.crf_thresholds` says; without the CRF between, blocks of one value."""
+    """As `crf_stage.thresholds` says; without the CRF between, blocks of one value."""
     scores = np.array([0.1, 0.29, 0.31, 0.59, 0.61, 0.9], np.float32)
     maps = np.zeros((1, 8, 8 * len(scores)), np.float32) + np.repeat(scores, 8)
     low, high = (crf_probs(maps, power_of_threshold(t)) for t in (0.6, 0.3))

@@ -28,7 +28,7 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "command_server", "convert", "evaluate", "export", "infer", "pipeline",
+    "command", "command_server", "convert", "cues", "evaluate", "export", "infer", "pipeline",
     "pipelines", "runs", "serving.client", "train",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}

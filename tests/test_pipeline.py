@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,24 @@ def _ok(*arguments):
     return result.stdout
 
 
+def _until_killed(*arguments, at):
+    """Start the pipeline and kill it as soon as a file or folder is there."""
+    process = subprocess.Popen(
+        _command(*arguments),
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not at():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def _stages(out):
     """Return {stage: what is said of it} of a run's output."""
     lines = (line for line in out.splitlines() if line.startswith("=== "))
@@ -52,20 +71,8 @@ def _stages(out):
 def killed(tmp_path_factory):
     """A run that was killed while it trained the first network."""
     run_dir = tmp_path_factory.mktemp("pipeline") / "run"
-    process = subprocess.Popen(
-        _command(*TINY, f"--run_dir={run_dir}"),
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while not (run_dir / "cam/checkpoints/step-3.index").is_file():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    checkpoint = run_dir / "cam/checkpoints/step-3.index"
+    _until_killed(*TINY, f"--run_dir={run_dir}", at=checkpoint.is_file)
     return run_dir, json.loads((run_dir / "stages/cam.json").read_text())["state"]
 
 
@@ -133,8 +140,11 @@ def test_results(finished):
     cam = json.loads((run_dir / "cam/metrics_train.json").read_text())
     assert [data["rows"][-1]["miou"], data["rows"][0]["miou"]] == [val["miou"], cam["miou"]]
     assert (run_dir / "results.md").read_text() in out
+    assert set(data["minutes"]) == {*STAGES} - {"report"}
+    assert "label_scores: done in" in out
     page = (run_dir / "report.html").read_text()
     assert page.count("<article>") == 3
+    assert "type='range'" in page
     assert page.count("<figcaption>trained network</figcaption>") == 3
 
 
@@ -162,9 +172,26 @@ def test_again_everything_is_skipped(finished):
     assert out.splitlines()[-2:] == before.splitlines()[-2:]
 
 
+@pytest.mark.parametrize("method", ["cpnet_pascal_context", "sanet_pascal_context"])
+def test_another_network_at_the_end(finished, tmp_path, method):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    files = f"('gin/{method}.gin', 'tests/data/tiny_attention.gin', 'tests/data/tiny_scenes.gin')"
+    recipe = f"--gin_bindings=segmentation/train_stage.recipe={files}"
+    out = _ok(*TINY, recipe, f"--run_dir={run_dir}", "--until=segmentation_scores")
+    said = _stages(out)
+    assert [name for name, what in said.items() if what != "up to date."] == [
+        "segmentation", "segmentation_scores"
+    ]  # fmt: skip
+    assert f"pseudo labels of {run_dir}/affinity/pseudo_labels" in out
+    config = (run_dir / "segmentation/config.gin").read_text()
+    assert f"{method.partition('_')[0]}_network.backbone = @tiny_backbone.tiny_backbone" in config
+    assert json.loads((run_dir / "segmentation/metrics_val.json").read_text())["num_images"] == 6
+
+
 def test_a_changed_binding_redoes_what_depends_on_it(finished):
     run_dir = finished[0]
-    other = "--gin_bindings=Pipeline.walk_steps=5"
+    other = "--gin_bindings=walk_stage.steps=5"
     said = _stages(_ok(*TINY, other, f"--run_dir={run_dir}", "--dry_run"))
     redone = ["walk", "segmentation", "segmentation_scores", "export", "label_scores", "report"]
     assert [name for name, what in said.items() if what != "up to date."] == redone
@@ -174,6 +201,43 @@ def test_a_changed_binding_redoes_what_depends_on_it(finished):
     assert said["walk"].startswith("running, made again")
     assert len(list((run_dir / "affinity/pseudo_labels").glob("*.png"))) == 12
     assert (run_dir / "affinity/checkpoints/last.keras").stat().st_mtime_ns == before
+
+
+# === SEC ===
+
+SEC = ("--gin_file=tests/data/tiny_sec_pipeline.gin",)
+SEC_STAGES = (
+    "foreground", "background", "cues", "segmentation", "segmentation_scores", "masks", "export",
+    "label_scores", "report",
+)  # fmt: skip
+
+
+def test_sec_is_one_command_that_goes_on_after_a_kill(tmp_path):
+    run_dir = tmp_path / "run"
+    cues = run_dir / "cues"
+    _until_killed(*SEC, f"--run_dir={run_dir}", at=lambda: any(cues.glob("[!.]*.png")))
+    assert json.loads((run_dir / "stages/cues.json").read_text())["state"] == "started"
+    out = _ok(*SEC, f"--run_dir={run_dir}")
+    said = dict.fromkeys(SEC_STAGES, "running.")
+    done = dict.fromkeys(("foreground", "background"), "up to date.")
+    assert _stages(out) == {**said, **done, "cues": "running, going on."}
+    assert f"python -m wsss_tf.cues --foreground_run={run_dir}/foreground" in out
+    assert "cues: done in more than " in out
+    assert len(list(cues.glob("[!.]*.png"))) == 12
+    # The second classifier has started from the first.
+    assert "foreground/checkpoints/last.keras" in (run_dir / "background/config.gin").read_text()
+
+    data = json.loads((run_dir / "results.json").read_text())
+    assert [(row["split"], row["images"]) for row in data["rows"]] == [("train", 12), ("val", 4)]
+    assert set(data["minutes"]) == {*SEC_STAGES} - {"report"}
+    page = (run_dir / "report.html").read_text()
+    assert page.count("<figcaption>localisation cues</figcaption>") == 3
+    assert page.count("<figcaption>trained network</figcaption>") == 3
+    assert f"masks of the pictures: {run_dir}/masks/predictions" in out
+    assert len(list((run_dir / "masks/predictions").glob("*.png"))) == 12
+    assert (run_dir / "export/1/saved_model.pb").is_file()
+    again = _ok(*SEC, f"--run_dir={run_dir}", "--dry_run")
+    assert _stages(again) == dict.fromkeys(SEC_STAGES, "up to date.")
 
 
 def test_a_user_error_in_a_stage_ends_in_one_line(tmp_path):

@@ -14,10 +14,15 @@ from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
 from wsss_tf.interop import imagenet
 from wsss_tf.pipelines import plan as plan_lib
-from wsss_tf.pipelines.settings import TRAINED, load_pipeline
+from wsss_tf.pipelines.context import Description, Planned
+from wsss_tf.pipelines.records import Stage
+from wsss_tf.pipelines.settings import _MOVED, Pipeline, load_pipeline
+from wsss_tf.pipelines.stages import cams, crf, label_scores, predict, train
 from wsss_tf.runs import recipe as recipe_lib
 
 TINY = ["tests/data/tiny_pipeline.gin"]
+TINY_SEC = ["tests/data/tiny_sec_pipeline.gin"]
+TRAINED = ("cam", "affinity", "segmentation")
 RUN = pathlib.Path("RUN")
 FULL = "Pipeline.full_supervision=True"
 
@@ -28,7 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def prepare(monkeypatch):
     """Go to the folder that paths are relative to; plans are the same without pydensecrf."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(plan_lib, "_check_library", lambda: None)
+    monkeypatch.setattr(crf, "check_library", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -107,10 +112,10 @@ def test_background_powers_follow_the_threshold_of_the_maps():
     assert flags() == ["0.26", "4,24", "6"]
     followed = ["0.5", "0.892139,5.7263", "1.35101"]
     assert flags("cam/Recipe.background_threshold=0.5") == followed
-    assert flags("Pipeline.background_threshold=0.5") == followed
-    named = ("Pipeline.crf_powers=(2, 3)", "Pipeline.background_power=7")
-    assert flags(*named, "Pipeline.background_threshold=0.5") == ["0.5", "2,3", "7"]
-    thresholds = ("Pipeline.crf_thresholds=(0.25, 0.5)", "Pipeline.walk_threshold=0.5")
+    assert flags("cams_stage.background_threshold=0.5") == followed
+    named = ("crf_stage.powers=(2, 3)", "walk_stage.background_power=7")
+    assert flags(*named, "cams_stage.background_threshold=0.5") == ["0.5", "2,3", "7"]
+    thresholds = ("crf_stage.thresholds=(0.25, 0.5)", "walk_stage.threshold=0.5")
     assert flags(*thresholds) == ["0.26", "1,4.81884", "1"]
 
 
@@ -126,7 +131,7 @@ def test_full_supervision_trains_the_same_network_on_masks():
 
 
 def test_a_report_without_images_runs_no_network():
-    *_, report = make("wsss_tf.pipelines.settings.Pipeline.report_images=0").stages
+    *_, report = make("wsss_tf.pipelines.stages.report.report_stage.images=0").stages
     assert not any(isinstance(step, tuple) for step in report.steps)
 
 
@@ -142,15 +147,15 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("Recipe.seed=1", ["cam", "affinity", "segmentation"]),
         ("affinity/Recipe.epochs=9", ["affinity"]),
         ("segmentation/deeplab_augmentation.shift=3", ["segmentation"]),
-        ("Pipeline.flip=False", ["cams"]),
-        ("Pipeline.walk_steps=5", ["walk"]),
-        ("Pipeline.background_threshold=0.3", ["cams", "crf", "walk"]),
-        ("Pipeline.crf_thresholds=(0.2, 0.4)", ["crf"]),
-        ("Pipeline.crf_unary_weight=2", ["crf"]),
-        ("Pipeline.walk_threshold=0.4", ["walk"]),
-        ("settings.Pipeline.export_scales=(0.5, 1)", ["export"]),
-        ("Pipeline.report_images=2", ["report"]),
-        ("Pipeline.crf_processes=1", []),
+        ("cams_stage.flip=False", ["cams"]),
+        ("walk_stage.steps=5", ["walk"]),
+        ("cams_stage.background_threshold=0.3", ["cams", "crf", "walk"]),
+        ("crf_stage.thresholds=(0.2, 0.4)", ["crf"]),
+        ("crf_stage.unary_weight=2", ["crf"]),
+        ("walk_stage.threshold=0.4", ["walk"]),
+        ("export.export_stage.scales=(0.5, 1)", ["export"]),
+        ("report_stage.images=2", ["report"]),
+        ("crf_stage.processes=1", []),
         (
             "shapes_source.num_val=5",
             ["cam", "affinity", "segmentation", "segmentation_scores"],
@@ -168,7 +173,7 @@ def test_a_binding_reaches_its_stages_only(tiny, binding, stages):
 def test_settings_count_and_not_how_they_are_written(tiny, tmp_path):
     text = pathlib.Path("gin/seam.gin").read_text()
     (tmp_path / "seam.gin").write_text("# mine\n" + text)
-    files = f"Pipeline.cam_recipe=('{tmp_path}/seam.gin', 'tests/data/tiny.gin')"
+    files = f"cam/train_stage.recipe=('{tmp_path}/seam.gin', 'tests/data/tiny.gin')"
     assert changed(tiny, make(files)) == []
     # An included file counts as the file itself.
     (tmp_path / "seam.gin").write_text(text + "\nseam_training.seam_step.rescale = 0.25\n")
@@ -177,7 +182,7 @@ def test_settings_count_and_not_how_they_are_written(tiny, tmp_path):
         pathlib.Path("tests/data/tiny.gin").read_text().replace("seam_step.rescale = 0.5", "")
         .replace("seam_training.\n", "\n")
     )  # fmt: skip
-    files = f"Pipeline.cam_recipe=('{tmp_path}/outer.gin', '{tmp_path}/tiny.gin')"
+    files = f"cam/train_stage.recipe=('{tmp_path}/outer.gin', '{tmp_path}/tiny.gin')"
     assert changed(tiny, make(files)) == ["cam"]
 
 
@@ -202,7 +207,7 @@ def test_weights_from_imagenet_count(monkeypatch):
     assert changed(before, make(binding)) == ["cam", "affinity", "segmentation"]
 
 
-@pytest.mark.parametrize("name", ["seam", "seam_small", "photos"])
+@pytest.mark.parametrize("name", ["seam", "seam_small", "seam_shapes", "photos"])
 def test_shipped_pipelines(name, tmp_path):
     few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
     files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
@@ -221,17 +226,82 @@ def test_shipped_pipelines(name, tmp_path):
     assert "Reported" in head
 
 
+SEC_TRAINED = ("foreground", "background", "segmentation")
+
+
+@pytest.mark.parametrize("name", ["sec", "sec_small", "sec_photos"])
+def test_shipped_pipelines_of_sec(name, tmp_path):
+    few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
+    files = [f"gin/pipelines/{name}.gin", "gin/data/shapes.gin"]
+    if name == "sec":  # the paper's starts from weights that the user names
+        with pytest.raises(UserError, match=r"Recipe\.initial_weights"):
+            make(*few, files=files)
+        (tmp_path / "weights.npz").write_bytes(b"1")
+        few.append(f"Recipe.initial_weights='{tmp_path}/weights.npz'")
+    plan = make(*few, "foreground/Recipe.epochs=3", files=files)
+    stages = {stage.name: stage for stage in plan.stages}
+    own = [] if name == "sec" else ["masks", "label_scores"]
+    assert [stage for stage in stages if stage not in own] == [
+        "foreground", "background", "cues", "segmentation", "segmentation_scores", "export",
+        "report",
+    ]  # fmt: skip
+    assert set(own) < set(stages)
+    assert tuple(plan.trained) == SEC_TRAINED
+    assert [f"{stage}.epochs = 3" for stage in SEC_TRAINED if _has_epochs(stages[stage], 3)] == [
+        "foreground.epochs = 3"
+    ]
+    if name == "sec_photos":
+        for trained in plan.trained.values():
+            assert "efficientnet_lite.size = 'lite0'" in trained.settings
+    head = pathlib.Path(f"gin/pipelines/{name}.gin").read_text().split("from __gin__")[0]
+    assert "python -m wsss_tf.pipeline" in head
+    assert "Reported" in head
+
+
+def _has_epochs(stage, count):
+    return f"Recipe.epochs = {count}\n" in stage.inputs["settings"]
+
+
+def test_the_commands_of_sec():
+    plan = make("cues_stage.grid=5", files=TINY_SEC)
+    stages = {stage.name: stage for stage in plan.stages}
+    [cues] = stages["cues"].steps
+    assert cues == (
+        "cues", "--foreground_run=RUN/foreground", "--background_run=RUN/background",
+        "--split=train", "--output=RUN/cues", "--foreground_share=0.2", "--background_share=0.1",
+        "--grid=5",
+    )  # fmt: skip
+    assert stages["cues"].after == ("foreground", "background")
+    [segmentation] = stages["segmentation"].steps
+    assert '--gin_bindings=sec_augmentation.cues="RUN/cues"' in segmentation
+    [background] = stages["background"].steps
+    weights = '"RUN/foreground/checkpoints/last.keras"'
+    assert f"--gin_bindings=Recipe.initial_weights={weights}" in background
+    assert stages["background"].inputs["weights"] == ""  # those of a stage it comes after
+    [masks] = stages["masks"].steps
+    assert masks == (
+        "infer", "--run_dir=RUN/segmentation", "--split=train", "--output=RUN/masks"
+    )  # fmt: skip
+    assert stages["label_scores"].after == ("masks",)
+    assert stages["report"].after == ("segmentation", "label_scores", "segmentation_scores")
+    changes = changed(plan, make("cues_stage.grid=6", files=TINY_SEC))
+    assert changes == ["cues"]
+
+
 def test_pipelines_say_powers_or_thresholds():
-    seam = load_pipeline(["gin/pipelines/seam.gin"], [])
-    assert (seam.crf_powers, seam.background_power) == ((4, 24), 6)
-    assert (seam.crf_thresholds, seam.walk_threshold) == (None, None)
+    query = gin.query_parameter
+    load_pipeline(["gin/pipelines/seam.gin"], [])
+    assert query("crf_stage.powers") == (4, 24)
+    assert query("walk_stage.background_power") == 6
     photos = load_pipeline(["gin/pipelines/photos.gin"], [])
-    assert (photos.crf_powers, photos.background_power) == (None, None)
-    low, high = photos.crf_thresholds
-    recipe = recipe_lib.load(photos.cam_recipe)
+    assert query("crf_stage.powers") is None
+    assert query("walk_stage.background_power") is None
+    low, high = query("crf_stage.thresholds")
+    walk = query("walk_stage.threshold")
+    recipe = recipe_lib.load(photos.stages[0].recipe)
     assert low < recipe.background_threshold < high
     # The walk carries classes into the background beside them.
-    assert recipe.background_threshold <= photos.walk_threshold < 1
+    assert recipe.background_threshold <= walk < 1
 
 
 def test_an_overlay_changes_the_backbone_of_every_network_of_photos(pictures):
@@ -249,6 +319,54 @@ def test_an_overlay_changes_the_backbone_of_every_network_of_photos(pictures):
     assert "deeplab_network.backbone = @efficientnet_lite" in stages["segmentation"]["settings"]
 
 
+# === Lists of one's own ===
+
+
+def test_a_shorter_chain_with_a_stage_of_ones_own():
+    """DeepLab on the labels of the CRF, with no AffinityNet, and something made of its masks."""
+
+    def resolve(context):
+        step = ("mine", f"--run_dir={context.run_dir}")
+        stage = Stage("mine", (step,), {"data": context.train_data}, ("mine",), "mine", ("masks",))
+        return Planned(stage, scored={"mine": context.run_dir / "mine"})
+
+    deeplab = ("gin/deeplab.gin", "tests/data/tiny_masks.gin")
+    labels = {"Recipe.pseudo_labels": "cam/crf_high_labels"}
+    stages = (
+        train.train_stage("cam", ("gin/seam.gin", "tests/data/tiny.gin")),
+        cams.cams_stage(),
+        crf.crf_stage(),
+        train.train_stage("segmentation", deeplab, ("crf",), labels),
+        predict.masks_stage(),
+        Description("mine", resolve),
+        label_scores.label_scores_stage(),
+    )
+    bindings = ["segmentation/Recipe.seed=7"]
+    plan = plan_lib.make_plan(Pipeline(stages), TINY, bindings, RUN)
+    planned = {stage.name: stage for stage in plan.stages}
+    assert (
+        '--gin_bindings=Recipe.pseudo_labels="RUN/cam/crf_high_labels"'
+        in (planned["segmentation"].steps[0])
+    )
+    assert "Recipe.seed = 7\n" in planned["segmentation"].inputs["settings"]
+    assert "Recipe.seed" not in planned["cam"].inputs["settings"]
+    assert planned["label_scores"].after == ("cams", "crf", "masks", "mine")
+
+
+def test_a_network_that_starts_from_an_earlier_one_needs_no_other_weights():
+    stages = (
+        train.train_stage("first", ("gin/seam.gin", "tests/data/tiny.gin")),
+        train.train_stage("second", ("gin/seam.gin", "gin/data/shapes.gin"), ("first",)),
+    )
+    with pytest.raises(UserError, match="starts from pretrained weights"):
+        plan_lib.make_plan(Pipeline(stages), TINY, (), RUN)
+    weights = {"Recipe.initial_weights": "first/checkpoints/last.keras"}
+    files = ("gin/seam.gin", "gin/data/shapes.gin")
+    second = train.train_stage("second", files, ("first",), weights)
+    plan = plan_lib.make_plan(Pipeline((stages[0], second)), TINY, (), RUN)
+    assert plan.stages[1].after == ("first",)
+
+
 # === Mistakes ===
 
 
@@ -259,36 +377,64 @@ def test_an_overlay_changes_the_backbone_of_every_network_of_photos(pictures):
         (["gin/seam.gin"], [], r"gin/seam\.gin: is no pipeline"),
         (["gin/pipelines/nope.gin"], [], "gin/pipelines/nope.gin"),
         (TINY, ["Pipeline.flop=True"], "flop"),
-        (TINY, ["Pipeline.cam_recipe='gin/seam.gin'"], "give a list of gin files"),
-        (TINY, ["Pipeline.scales=(0, 1)"], r"Pipeline.scales = \(0, 1\); give a list of positive"),
-        (TINY, ["Pipeline.export_scales=1"], "Pipeline.export_scales = 1; give a list"),
-        (TINY, ["Pipeline.crf_powers=(24, 4)"], r"crf_powers = \(24, 4\); give two positive"),
+        (TINY, ["crf_stage.power=(4, 24)"], "parameter named 'power'"),
+        (TINY, ["cues_stage.grid=4"], "matching 'cues_stage'"),
+        (TINY, ["cam/train_stage.recipe='gin/seam.gin'"], "cam/train_stage.recipe = .* gin files"),
+        (TINY, ["cams_stage.scales=(0, 1)"], r"cams_stage.scales = \(0, 1\); give a list of pos"),
+        (TINY, ["export_stage.scales=1"], "export_stage.scales = 1; give a list"),
+        (TINY, ["crf_stage.powers=(24, 4)"], r"crf_stage.powers = \(24, 4\); give two positive"),
         (
             TINY,
-            ["Pipeline.crf_thresholds=(0.2, 1)"],
-            "crf_thresholds = .* give two numbers between",
+            ["crf_stage.thresholds=(0.2, 1)"],
+            "crf_stage.thresholds = .* give two numbers between",
         ),
-        (TINY, ["Pipeline.crf_scale=0"], "crf_scale = 0; give a positive number"),
+        (TINY, ["crf_stage.scale=0"], "crf_stage.scale = 0; give a positive number"),
         (
             TINY,
-            ["Pipeline.crf_powers=(4, 24)", "Pipeline.crf_thresholds=(0.1, 0.2)"],
-            "crf_powers and Pipeline.crf_thresholds are both given",
+            ["crf_stage.powers=(4, 24)", "crf_stage.thresholds=(0.1, 0.2)"],
+            "crf_stage.powers and crf_stage.thresholds are both given",
+        ),
+        (
+            TINY,
+            ["walk_stage.background_power=4", "walk_stage.threshold=0.2"],
+            "walk_stage.background_power and walk_stage.threshold are both given",
         ),
         (TINY, ["cam/Recipe.background_threshold=1"], "background_threshold = 1; give one between"),
-        (TINY, ["Pipeline.walk_steps=2.5"], "Pipeline.walk_steps = 2.5; give a whole number"),
-        (TINY, ["Pipeline.crf_processes=0"], "Pipeline.crf_processes = 0; give None or"),
+        (TINY, ["walk_stage.steps=2.5"], "walk_stage.steps = 2.5; give a whole number"),
+        (TINY, ["crf_stage.processes=0"], "crf_stage.processes = 0; give a whole number, 1 or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),
         (TINY, ["segmentation/Recipe.batchsize=1"], "batchsize"),
         (TINY, ["Pipeline.score_split='val'"], "'shapes_val_00000' is not in the split 'train'"),
         (TINY, ["Pipeline.score_split='nope'"], "no split 'nope'"),
         (TINY, ["affinity/Recipe.train_split='val'"], "train_split differs"),
-        (TINY, ["Pipeline.cam_recipe=%T"], "cam_recipe: is no recipe of class activation maps"),
         (
             TINY,
-            ["Pipeline.segmentation_recipe=%S"],
-            "segmentation_recipe: is no recipe that learns",
+            ["cam/train_stage.recipe=%T"],
+            "cam/train_stage.recipe: is no recipe of class activation maps",
         ),
-        (TINY, ["Pipeline.affinity_recipe=%S"], "affinity_recipe: is no recipe such as"),
+        (
+            TINY,
+            ["segmentation/train_stage.recipe=%S"],
+            "segmentation/train_stage.recipe: is no recipe that learns",
+        ),
+        (
+            TINY,
+            ["affinity/train_stage.recipe=%S"],
+            "affinity/train_stage.recipe: is no recipe such",
+        ),
+        (TINY, ["cams_stage.run='nope'"], "cams_stage.run = 'nope': no stage .* are cam"),
+        (TINY, ["crf_stage.maps='cam'"], "crf_stage.maps = 'cam': no stage .* class activation"),
+        (
+            TINY,
+            ["affinity/train_stage.after=('walk',)"],
+            "affinity: comes after 'walk', which is no",
+        ),
+        (TINY, ["segmentation/train_stage.name='cam'"], "two stages have the name 'cam'"),
+        (TINY, ["Pipeline.stages=()"], r"Pipeline.stages = \(\); give a list"),
+        (TINY, ["Pipeline.stages=(@crf_stage,)"], "is no stage; each is called"),
+        (TINY, ["Pipeline.stages=(@crf_stage(),)"], "the first, 'crf', trains no recipe"),
+        (TINY_SEC, [FULL], "Pipeline.full_supervision: this pipeline has no such stage"),
+        (TINY_SEC, ["cues_stage.foreground_share=2"], "foreground_share = 2; give a number from"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_run(files, bindings, words):
@@ -297,6 +443,19 @@ def test_mistakes_are_named_before_anything_is_run(files, bindings, words):
     bindings = [text.replace("%S", seam).replace("%T", deeplab) for text in bindings]
     with pytest.raises(UserError, match=words):
         make(*bindings, files=files)
+
+
+@pytest.mark.parametrize("name", _MOVED)
+def test_settings_of_before_are_named_as_they_are_now(name):
+    with pytest.raises(UserError) as error:
+        make(f"settings.Pipeline.{name}=1")
+    text = str(error.value)
+    assert f"Pipeline.{name} is a setting of its stage now: {_MOVED[name]} (" in text
+    assert "\n" not in text
+    # They are settings that there are.
+    load_pipeline(["gin/pipelines/photos.gin"], [])
+    for new in _MOVED[name].split(" and "):
+        gin.bind_parameter(new, None)
 
 
 def test_missing_library_is_named_before_anything_is_run(monkeypatch):
@@ -351,12 +510,20 @@ def make_of(settings):
     return plan_lib.make_plan(load_pipeline(*settings), *settings, RUN)
 
 
+def val_of(plan):
+    """Return the validation split that the network is scored on, None where there is none."""
+    trained = plan.trained["segmentation"]
+    split = trained.recipe.validation_split
+    assert (split is None) == (plan.planned["segmentation_scores"].stage is None)
+    return None if split is None else trained.true_source(split)
+
+
 @pytest.mark.parametrize("name", ['it\'s "mine"', "Größe 😀, 100 %", "long name " * 20])
 def test_a_folder_of_any_name_is_one_flag(pictures, name, capsys):
     root = pictures.rename(pictures.parent / name)
     plan = with_folder(root)
     assert "Recipe.validation_split = None" in capsys.readouterr().out
-    assert (plan.train.split, plan.score.split, plan.val) == ("all", "all", None)
+    assert (plan.train.split, plan.score.split, val_of(plan)) == ("all", "all", None)
     assert plan.train.paths[0] == f"{root}/JPEGImages/0.png"
     # Stages get ordinary bindings, and what is recorded of them is read back as it was.
     stages = {stage.name: stage for stage in plan.stages}
@@ -381,9 +548,9 @@ def test_bindings_win_over_the_splits_of_a_folder(pictures):
     with pytest.raises(UserError, match="which of the lists a, b, val"):
         with_folder(pictures)
     plan = with_folder(pictures, "Recipe.train_split='b'")
-    assert (plan.train.ids, plan.val.ids) == (("1", "2"), ("3",))
+    assert (plan.train.ids, val_of(plan).ids) == (("1", "2"), ("3",))
     plan = with_folder(pictures, "recipe.Recipe.train_split='b'", "Recipe.validation_split=None")
-    assert plan.val is None
+    assert val_of(plan) is None
 
 
 def test_what_changes_in_the_folder_is_noticed(pictures):

@@ -210,6 +210,45 @@ def test_a_broken_record_is_named(tmp_path, log):
         run_stages(run, chain(run, log))
 
 
+def test_times_are_kept_and_said(tmp_path, log, capsys, monkeypatch):
+    run = tmp_path / "run"
+    clock = iter(range(0, 10_000, 90))
+    monkeypatch.setattr(stage_lib.time, "monotonic", lambda: next(clock))
+    run_stages(run, chain(run, log))
+    assert "second: done in 1.5 minutes.\n" in capsys.readouterr().out
+    assert read_record(run, "second")["seconds"] == 90
+    run_stages(run, chain(run, log))  # what is up to date keeps its time
+    assert read_record(run, "second")["seconds"] == 90
+
+    def stop(name):
+        if name == "third":
+            raise KeyboardInterrupt
+
+    # Made anew with another setting, and interrupted: both parts count.
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(run, chain(run, log, second="y", action=stop))
+    assert read_record(run, "third")["seconds"] == 90
+    run_stages(run, chain(run, log, second="y"))
+    assert read_record(run, "third")["seconds"] == 180
+    assert "third: done in 3.0 minutes.\n" in capsys.readouterr().out
+
+
+def test_times_of_killed_attempts_are_not_known(tmp_path, log, capsys):
+    run = tmp_path / "run"
+    run_stages(run, chain(run, log))
+    path = stage_lib.record_path(run, "third")
+    record = json.loads(path.read_text())
+    # What a killed process leaves, and so did versions that measured no times.
+    del record["seconds"]
+    path.write_text(json.dumps({**record, "state": "started"}))
+    capsys.readouterr()
+    assert run_stages(run, chain(run, log)) == ["third"]
+    assert "third: done in more than 0.0 minutes.\n" in capsys.readouterr().out
+    path.write_text(json.dumps(record))
+    assert run_stages(run, chain(run, log)) == []
+    assert stage_lib.minutes_text(read_record(run, "third")) == "?"
+
+
 def test_two_pipelines_do_not_share_a_folder(tmp_path, log, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr(stage_lib, "_LOCK_SECONDS", 0.2)
@@ -226,6 +265,13 @@ def test_two_pipelines_do_not_share_a_folder(tmp_path, log, monkeypatch):
         ({"data": "12 images, ab"}, {"data": "9 images, cd"}, "data: 12 images, ab has become 9 "),
         ({"settings": "A = 1\nB = 2"}, {"settings": "A = 1\nB = 3"}, "settings: now B = 3"),
         ({"settings": "A = 1\nB = 2"}, {"settings": "A = 1"}, "settings: no longer B = 2"),
+        ({"settings": "A = (1,\n2,\n3)"}, {"settings": "A = (2,\n1,\n3)"}, "settings: now A = (2"),
+        ({"settings": "A = 1\nB = 2"}, {"settings": "B = 2\nA = 1"}, "settings has changed"),
+        (
+            {"settings": "from wsss_tf import recipe\nimport keras\nA = 1"},
+            {"settings": "import keras\nfrom wsss_tf.runs import recipe\nA = 1"},
+            "",
+        ),
         ({"flags": ["--a", "--b"]}, {"flags": ["--a", "--c"]}, "flags: now --c"),
         ({"flags": ["--a", "--b"]}, {"flags": ["--a"]}, "flags: no longer --b"),
         ({"flags": ["--a", "--b"]}, {"flags": ["--b", "--a"]}, "flags has changed"),

@@ -252,6 +252,10 @@ def test_files_from_before_modules_moved_are_read(tmp_path):
         "from __gin__ import dynamic_registration\n"
         "from wsss_tf.pipelines import pipeline  # a pipeline of one's own\n"
         "include 'pipelines/seam.gin'\n"
-        "pipeline.Pipeline.crf_powers = (1.0, 2.0)\n"
+        "pipeline.Pipeline.score_split = 'some'\n"
     )
-    assert load_pipeline([config], []).crf_powers == (1.0, 2.0)
+    assert load_pipeline([config], []).score_split == "some"
+    # Settings that have moved with them are named.
+    config.write_text(config.read_text() + "pipeline.Pipeline.crf_powers = (1.0, 2.0)\n")
+    with pytest.raises(UserError, match=r"Pipeline\.crf_powers is .* now: crf_stage\.powers"):
+        load_pipeline([config], [])

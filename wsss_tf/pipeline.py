@@ -2,9 +2,10 @@
 
   python -m wsss_tf.pipeline --gin_file=gin/pipelines/photos.gin --data=FOLDER --run_dir=RUN
 
-The first --gin_file is the pipeline. Further ones, such as data sets, and --gin_bindings are for
-the recipes of all its stages; a binding for one of them begins with its name, as
-cam/Recipe.epochs=2 does (cam, affinity, segmentation), and one for the pipeline with "Pipeline.".
+The first --gin_file is the pipeline: a list of stages and their settings. Further ones, such as
+data sets, and --gin_bindings are for the recipes of all its stages that train; a binding for one of
+them begins with its name, as cam/Recipe.epochs=2 does. Those of the stages themselves, as
+crf_stage.powers=(4,24), and of Pipeline are for the pipeline.
 
 --data is for pictures of your own, with image_labels.csv beside them: it stands for
 --gin_file=gin/data/folder.gin, folder_source.root, Pipeline.score_split=None, and
@@ -59,9 +60,12 @@ def main():
         stages = stages[: names.index(_UNTIL.value) + 1]
     run_stages(run_dir, stages, _DRY_RUN.value)
     if len(stages) == len(names) and not _DRY_RUN.value:
-        print("\n" + (run_dir / "results.md").read_text(encoding="utf-8"))
-        print(f"masks of the pictures: {run_dir / 'affinity' / 'pseudo_labels'}")
-        print(f"SavedModel: {run_dir / 'export'}\nreport: {run_dir / 'report.html'}")
+        table = run_dir / "results.md"
+        if table.is_file():
+            print("\n" + table.read_text(encoding="utf-8"))
+        for planned in plan.planned.values():
+            for what, path in planned.made.items():
+                print(f"{what}: {path}")
 
 
 if __name__ == "__main__":

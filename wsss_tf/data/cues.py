@@ -55,6 +55,6 @@ def _grid_of(folder):
     if first is None:
         raise UserError(
             f"sec_augmentation.cues = {str(folder)!r}: no such folder, or no <id>.png in it; "
-            "scripts/make_sec_cues.py writes them."
+            "python -m wsss_tf.cues writes them."
         )
     return images.load_mask(first).shape

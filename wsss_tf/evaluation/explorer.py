@@ -74,14 +74,24 @@ def image_data(image, scores, thresholds):
     return data
 
 
+def unscored_metrics(background_threshold):
+    """Return what stands for `metrics.cam_metrics` where CAMs have no masks to be scored against.
+
+    Args:
+      background_threshold: in (0, 1), where the slider is at first.
+    """
+    sweep = [{"threshold": i / 100, "miou": None} for i in range(100)]
+    return {"sweep": sweep, "background_threshold": background_threshold, "miou": None}
+
+
 def slider_thresholds(metrics):
     """Return the thresholds of the slider and the split's mean IoU at each; none for masks.
 
     Args:
-      metrics: dict of `metrics.cam_metrics` or `metrics.mask_metrics`.
+      metrics: dict of `metrics.cam_metrics`, `unscored_metrics` or `metrics.mask_metrics`.
 
     Returns:
-      (list of float, ascending; list of float in 0..1).
+      (list of float, ascending; list of float in 0..1, or of None where nothing is scored).
     """
     if "sweep" not in metrics:
         return [], []
@@ -123,15 +133,21 @@ def _threshold_controls(metrics):
     if not thresholds:
         return ""
     used = thresholds.index(metrics["background_threshold"])
+    score = curve = ""
+    if metrics["miou"] is not None:
+        score = "<p id='threshold-score' aria-live='polite'></p>"
+        curve = (
+            "<svg viewBox='0 0 300 84' role='img' aria-labelledby='threshold-score'>"
+            "<path class='axis' d='M4 80H296'/><polyline id='curve'/>"
+            "<path id='best' class='axis'/><circle id='point' r='5'/></svg>"
+        )
     return (
         "<div class='threshold'><div>"
         "<label for='threshold'>Background threshold <output id='threshold-value'></output></label>"
         f"<input type='range' id='threshold' min='0' max='{len(thresholds) - 1}' value='{used}'>"
-        "<p id='threshold-score' aria-live='polite'></p>"
+        f"{score}"
         "<label><input type='checkbox' id='overlay'> pseudo labels over the pictures</label></div>"
-        "<svg viewBox='0 0 300 84' role='img' aria-labelledby='threshold-score'>"
-        "<path class='axis' d='M4 80H296'/><polyline id='curve'/>"
-        "<path id='best' class='axis'/><circle id='point' r='5'/></svg></div>"
+        f"{curve}</div>"
     )
 
 

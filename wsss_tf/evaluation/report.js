@@ -175,6 +175,10 @@
     if (!data.thresholds.length) return;
     const { thresholds, miou } = data;
     const i = state.threshold;
+    element("threshold").value = i;
+    element("threshold").setAttribute("aria-valuetext", `${thresholds[i]}`);
+    element("threshold-value").textContent = `${thresholds[i]}`;
+    if (!element("curve")) return; // nothing is scored
     const best = miou.indexOf(Math.max(...miou));
     const low = Math.min(...miou), high = Math.max(...miou);
     const first = thresholds[0], last = thresholds[thresholds.length - 1];
@@ -184,9 +188,6 @@
     element("best").setAttribute("d", `M${x(best)} ${y(best)}V80`);
     element("point").setAttribute("cx", x(i));
     element("point").setAttribute("cy", y(i));
-    element("threshold").value = i;
-    element("threshold").setAttribute("aria-valuetext", `${thresholds[i]}`);
-    element("threshold-value").textContent = `${thresholds[i]}`;
     element("threshold-score").textContent =
       `mean IoU of the split ${percent(miou[i], 2)} % at ${thresholds[i]}, ` +
       `best ${percent(miou[best], 2)} % at ${thresholds[best]}`;

@@ -5,6 +5,9 @@ stages before it), and how far it has come: "started", "finished", or "removing"
 an earlier time are being removed. The record is written before anything is made or removed, so
 that a process killed at any moment leaves a folder that the next one knows how to go on with.
 
+`seconds` is how long the stage has taken, all attempts together; while one is at work, and after it
+was killed, it is missing. What a killed attempt took is not known: `seconds_missing` says so.
+
 No TensorFlow here: what a stage does is a command of its own, or a function that is given.
 """
 
@@ -25,8 +28,10 @@ import uuid
 from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.runs import recipe
 
 STARTED, FINISHED, REMOVING = "started", "finished", "removing"
+_TIMES = ("seconds", "seconds_missing")
 _LOCK_SECONDS = 10  # a killed pipeline's last command takes a moment to end
 
 
@@ -87,7 +92,9 @@ def read_record(run_dir, name):
     path = record_path(run_dir, name)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("state", "made", "inputs", "after")}
+        known = {key: record[key] for key in ("state", "made", "inputs", "after")}
+        # Not in records of earlier versions.
+        return {**known, **{key: record[key] for key in _TIMES if key in record}}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -133,17 +140,19 @@ def status(run_dir, stage, made):
 
 
 def difference(before, now):
-    """Return in a few words what differs between two dicts of inputs; "" if nothing does."""
+    """Return in a few words what differs between two dicts of inputs; "" if nothing does.
+
+    Texts of several lines are settings as gin writes them; that a module has moved is no change.
+    """
     now = json.loads(json.dumps(now))  # as a record has it: lists for tuples
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if old == new:
             continue
         if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
-            lines = old.splitlines()
-            changed = [line for line in new.splitlines() if line not in lines]
-            gone = [line for line in lines if line not in new.splitlines()]
-            return f"{key}: " + (f"now {changed[0]}" if changed else f"no longer {gone[0]}")
+            old, new = map(_setting_lines, (old, new))
+            if old == new:
+                continue
         if isinstance(old, (str, int, float)) and isinstance(new, (str, int, float)):
             return f"{key}: {old} has become {new}"
         if isinstance(old, list) and isinstance(new, list):
@@ -153,6 +162,13 @@ def difference(before, now):
                 return f"{key}: " + (f"now {changed[0]}" if changed else f"no longer {gone[0]}")
         return f"{key} has changed"
     return ""
+
+
+def _setting_lines(text):
+    """Return the lines of settings as gin writes them, imports as they are now and in order."""
+    lines = recipe.with_moved_imports(text)
+    imports = sorted(line for line in lines if line.startswith(("import ", "from ")))
+    return [*imports, *(line for line in lines if line not in imports)]
 
 
 def _existing(run_dir, stage):
@@ -230,20 +246,57 @@ def _run(run_dir, stage, now, made, lock):
         "inputs": stage.inputs,
         "after": {name: made[name] for name in stage.after},
     }
+    before = _times_before(run_dir, stage, now)
     path = record_path(run_dir, stage.name)
     if now.state is None:
         run_folder.write_json(path, {**record, "state": REMOVING})
         _remove(run_dir, stage)
     run_folder.write_json(path, record)
-    for step in stage.steps:
-        if isinstance(step, tuple):
-            run_command(step, lock)
-        else:
-            step()
-    if not (run_dir / stage.proof).exists():
-        raise RuntimeError(f"stage {stage.name} has ended without {run_dir / stage.proof}.")
-    run_folder.write_json(path, {**record, "state": FINISHED})
+    started = time.monotonic()
+
+    def times():
+        return {
+            **before,
+            "seconds": round(before.get("seconds", 0) + time.monotonic() - started, 2),
+        }
+
+    try:
+        for step in stage.steps:
+            if isinstance(step, tuple):
+                run_command(step, lock)
+            else:
+                step()
+        if not (run_dir / stage.proof).exists():
+            raise RuntimeError(f"stage {stage.name} has ended without {run_dir / stage.proof}.")
+    except BaseException:
+        run_folder.write_json(path, {**record, **times()})
+        raise
+    record = {**record, "state": FINISHED, **times()}
+    run_folder.write_json(path, record)
+    print(f"{stage.name}: done in {minutes_text(record)} minutes.", flush=True)
     return record["made"]
+
+
+def _times_before(run_dir, stage, now):
+    """Return what is known of the times of the attempts that are gone on with."""
+    if now.state is None:
+        return {}
+    record = read_record(run_dir, stage.name)
+    if "seconds" not in record:
+        return {"seconds_missing": True}
+    return {key: record[key] for key in _TIMES if key in record}
+
+
+def minutes_text(record):
+    """Return how many minutes a stage has taken, such as "6.2"; "?" where it is not known.
+
+    Args:
+      record: as `read_record` gives it; None for none.
+    """
+    if record is None or "seconds" not in record:
+        return "?"
+    more = "more than " if record.get("seconds_missing") else ""
+    return f"{more}{record['seconds'] / 60:.1f}"
 
 
 @contextlib.contextmanager

@@ -2,81 +2,89 @@
 
 import json
 
+import numpy as np
 from PIL import Image
 
 from wsss_tf.data.source import loader
-from wsss_tf.evaluation import run_cams
+from wsss_tf.evaluation import explorer, run_cams
 from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
 from wsss_tf.files import images, run_folder
+from wsss_tf.pipelines.records import minutes_text, read_record
 
-_WALK = "random walk"
+LABEL_SCORES = "label_scores"  # the stage, and the name of its file
 
 
-def _label_folders(plan, run_dir):
-    """Return {what they are: folder} of the labels that the stages have made."""
-    folders = {
-        f"dense CRF, background power {power:.3g}": run_dir / "cam" / f"{name}_labels"
-        for name, power in zip(run_folder.CRF_NAMES, plan.crf_powers)
+def _maps(context):
+    """Return the `context.Maps` of the pipeline, those written last; None if there are none."""
+    maps = [one.maps for one in context.planned.values() if one.maps is not None]
+    return maps[-1] if maps else None
+
+
+def _folders(context, kind):
+    """Return {what they are: folder} of all stages; `kind` is "scored" or "shown"."""
+    return {
+        what: folder
+        for one in context.planned.values()
+        for what, folder in getattr(one, kind).items()
     }
-    return {**folders, _WALK: run_dir / "affinity" / "pseudo_labels"}
 
 
-def score_labels(plan, run_dir):
+def score_labels(context):
     """Write label_scores.json: scores of CAMs and labels, or why there are none.
 
     Also the files of `evaluation.run_cams.evaluate_run` into the CAMs' run.
 
     Args:
-      plan: `plan.Plan`; of its split `score` those images are scored that have labels.
-      run_dir: folder of all the stages, a `pathlib.Path`.
+      context: `context.Context`; of its split `score` those images are scored that have labels.
     """
-    path, source = run_dir / "label_scores.json", plan.score
+    path, source = context.run_dir / f"{LABEL_SCORES}.json", context.score
     if not source.has_masks:
         why = f"Split {source.split!r} of {source.name} has no masks to score labels against."
         run_folder.write_json(path, {"unscored": why})
         return
-    load = loader(source)
-    positions, skipped = positions_to_score(run_dir / "cam", source)
-    cams = run_cams.evaluate_run(source, load, run_dir / "cam")
-    threshold = cams.pop("best_background_threshold")
-    del cams["sweep"], cams["background_threshold"]
-    scores = {f"CAM, best background threshold {threshold:g}": cams}
-    for what, folder in _label_folders(plan, run_dir).items():
+    load, scores = loader(source), {}
+    positions, skipped = positions_to_score(context.first_run, source)
+    maps = _maps(context)
+    if maps is not None:
+        cams = run_cams.evaluate_run(source, load, maps.run)
+        threshold = cams.pop("best_background_threshold")
+        del cams["sweep"], cams["background_threshold"]
+        scores[f"CAM, best background threshold {threshold:g}"] = cams
+    for what, folder in _folders(context, "scored").items():
         scores[what] = score_masks(source, load, folder, positions, skipped)
     run_folder.write_json(path, {"scores": scores})
 
 
-# === The table ===
+# === The tables ===
 
 
-def _rows(plan, run_dir):
-    """Return the rows of the table, and sentences to be said below it."""
-    labels = json.loads((run_dir / "label_scores.json").read_text(encoding="utf-8"))
-    notes = [labels["unscored"]] if "unscored" in labels else []
-    rows = [_row(what, metrics) for what, metrics in labels.get("scores", {}).items()]
-    mious = []
-    for name, on in (("segmentation", "pseudo labels"), ("full_supervision", "masks")):
-        if name == "full_supervision" and not plan.full_supervision:
+def _rows(context, reference):
+    """Return the rows of the table of scores, and sentences to be said below it."""
+    rows, notes, mious = [], [], {}
+    if LABEL_SCORES in context.planned:
+        path = context.run_dir / f"{LABEL_SCORES}.json"
+        labels = json.loads(path.read_text(encoding="utf-8"))
+        rows += [_row(what, metrics) for what, metrics in labels.get("scores", {}).items()]
+        notes += [labels["unscored"]] if "unscored" in labels else []
+    for name, one in context.planned.items():
+        if one.scores is None:
             continue
-        if plan.val is None:
-            notes.append("The recipe has no validation split to score the network on.")
-            break
-        if not plan.val.has_masks:
-            split, data = plan.val.split, plan.val.name
-            notes.append(f"Split {split!r} of {data} has no masks to score the network against.")
-            break
-        path = run_dir / name / f"metrics_{plan.val.split}.json"
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(_row(f"network trained on {on}", metrics))
-        mious.append(metrics["miou"])
-    if len(mious) == 2 and mious[1] > 0:
+        if one.scores.path is None:
+            notes.append(one.scores.note)
+            continue
+        metrics = json.loads(one.scores.path.read_text(encoding="utf-8"))
+        rows.append(_row(one.scores.what, metrics))
+        mious[name] = metrics["miou"]
+    if reference in mious and mious[reference] > 0 and len(mious) > 1:
+        first = next(iter(mious))
         notes.append(
-            f"Trained on pseudo labels the network reaches {100 * mious[0] / mious[1]:.1f} % of "
-            "the mean IoU that it has trained on masks."
+            f"The {context.planned[first].scores.what} reaches "
+            f"{100 * mious[first] / mious[reference]:.1f} % of the mean IoU of the "
+            f"{context.planned[reference].scores.what}."
         )
-    return rows, notes
+    return rows, list(dict.fromkeys(notes))  # two networks may have the same to say
 
 
 def _row(what, metrics):
@@ -96,68 +104,129 @@ def table(rows, notes):
     cells += [
         (row["what"], row["split"], str(row["images"]), f"{100 * row['miou']:.2f}") for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = [
+    parts = [_markdown(cells, left=2)] if rows else []
+    return "\n\n".join([*parts, *notes]) + "\n"
+
+
+def _markdown(lines, left):
+    """Return lines of cells, the head first, as a table; the first `left` columns are words."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = [
         "| "
         + " | ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths))
         )
         + " |"
-        for line in cells
+        for line in lines
     ]
-    rule = [("-" * width) if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    parts = ["\n".join(lines)] if rows else []
-    return "\n\n".join([*parts, *notes]) + "\n"
+    rule = [
+        ("-" * width) if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)
+    ]
+    text.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join(text)
+
+
+def _minutes(context):
+    """Return (stage, minutes as text) of the stages so far and of all together, and as numbers.
+
+    The stage that asks is not among them: it has not ended.
+    """
+    records = {stage.name: read_record(context.run_dir, stage.name) for stage in context.stages}
+    records = {name: one for name, one in records.items() if one and one["state"] == "finished"}
+    whole = {
+        "seconds": sum(one.get("seconds", 0) for one in records.values()),
+        "seconds_missing": any(
+            "seconds" not in one or one.get("seconds_missing") for one in records.values()
+        ),
+    }
+    texts = [(name, minutes_text(one)) for name, one in [*records.items(), ("all", whole)]]
+    numbers = {
+        name: round(one["seconds"] / 60, 2) if "seconds" in one else None
+        for name, one in records.items()
+    }
+    return texts, numbers
 
 
 # === The report ===
 
 
-def _shown_positions(plan, run_dir):
-    positions, _ = positions_to_score(run_dir / "cam", plan.score)
-    return spread(positions, plan.report_images)
+def _shown_positions(context, count):
+    positions, _ = positions_to_score(context.first_run, context.score)
+    return spread(positions, count)
 
 
-def write_pictures(plan, run_dir):
-    """Write the pictures that the report shows, for the network to be run on them."""
-    load = loader(plan.score)
-    for position in _shown_positions(plan, run_dir):
-        path = run_dir / "shown" / "pictures" / f"{plan.score.ids[position]}.png"
+def write_pictures(context, count):
+    """Write `count` pictures that the report shows, for the network to be run on them."""
+    load = loader(context.score)
+    for position in _shown_positions(context, count):
+        path = context.run_dir / "shown" / "pictures" / f"{context.score.ids[position]}.png"
         with run_folder.atomic_path(path) as temporary:
             Image.fromarray(load(position)["image"]).save(temporary)
 
 
-def write_results(plan, run_dir):
-    """Write results.json, results.md and report.html."""
-    rows, notes = _rows(plan, run_dir)
-    load = loader(plan.score)
+def write_results(context, count, reference):
+    """Write results.json, results.md and report.html.
+
+    Args:
+      context: `context.Context`.
+      count: how many pictures the report shows.
+      reference: name of the stage whose scores the first network's are compared with; None for
+        none.
+    """
+    run_dir, source = context.run_dir, context.score
+    rows, notes = _rows(context, reference)
+    minutes, minutes_of = _minutes(context)
+    maps, load = _maps(context), loader(source)
     page = stages_page(
-        title=f"{run_dir.resolve().name}: from image labels to masks on {plan.train.name}",
+        title=f"{run_dir.resolve().name}: from image labels to masks on {context.train.name}",
         rows=rows,
         notes=notes,
-        class_names=plan.score.class_names,
-        shown=(_shown(plan, load, i, run_dir) for i in _shown_positions(plan, run_dir)),
+        minutes=minutes,
+        class_names=source.class_names,
+        shown=(_shown(context, maps, load, i) for i in _shown_positions(context, count)),
         about_shown=(
-            f"Spread evenly over the split {plan.score.split!r}, not chosen. The network was "
-            "trained on the pseudo labels of these very pictures."
+            f"Spread evenly over the split {source.split!r}, not chosen. The network was trained "
+            "on these very pictures."
         ),
+        cam_metrics=None if maps is None else _cam_metrics(maps, source.split),
     )
+    text = table(rows, notes) + "\n" + _markdown([("stage", "minutes"), *minutes], left=1) + "\n"
     run_folder.write_text(run_dir / "report.html", page)
-    run_folder.write_text(run_dir / "results.md", table(rows, notes))
-    run_folder.write_json(run_dir / "results.json", {"rows": rows, "notes": notes})
+    run_folder.write_text(run_dir / "results.md", text)
+    results = {"rows": rows, "notes": notes, "minutes": minutes_of}
+    run_folder.write_json(run_dir / "results.json", results)
 
 
-def _shown(plan, load, position, run_dir):
-    image_id, example = plan.score.ids[position], load(position)
-    class_ids, cams = run_folder.load_cams(run_dir / "cam" / "cams", image_id)
-    folders = {
-        **_label_folders(plan, run_dir),
-        "trained network": run_dir / "shown" / "predictions",
-    }
-    paths = {what: folder / f"{image_id}.png" for what, folder in folders.items()}
-    labels = {what: images.load_mask(path) for what, path in paths.items()}
-    if "mask" in example:
-        labels["mask"] = example["mask"]
-    return Shown(image_id, example["image"], class_ids, cams, labels)
+def _cam_metrics(maps, split):
+    """Return what the report's slider is made from: the scores of `score_labels`, if it has any."""
+    path = maps.run / f"metrics_{split}.json"
+    if path.is_file():
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        if "sweep" in metrics:
+            return metrics
+    return explorer.unscored_metrics(maps.background_threshold)
+
+
+def _shown(context, maps, load, position):
+    image_id, example = context.score.ids[position], load(position)
+    height, width = example["image"].shape[:2]
+
+    def read(folder):
+        mask = images.load_mask(folder / f"{image_id}.png")
+        if mask.shape == (height, width):
+            return mask
+        return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+    class_ids = cams = None
+    if maps is not None:
+        class_ids, cams = run_folder.load_cams(maps.run / "cams", image_id)
+    return Shown(
+        image_id=image_id,
+        image=example["image"],
+        labels={what: read(folder) for what, folder in _folders(context, "shown").items()},
+        prediction=read(context.run_dir / "shown" / "predictions"),
+        mask=example.get("mask"),
+        class_ids=class_ids,
+        cams=cams,
+    )

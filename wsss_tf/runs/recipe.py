@@ -148,9 +148,14 @@ _MOVED_IMPORTS = {
 }
 
 
+def with_moved_imports(text):
+    """Return the lines of gin text with the imports that they have now."""
+    return [_MOVED_IMPORTS.get(line.partition("#")[0].strip(), line) for line in text.splitlines()]
+
+
 def _parse(path):
     text = path.read_text(encoding="utf-8")
-    lines = [_MOVED_IMPORTS.get(line.partition("#")[0].strip(), line) for line in text.splitlines()]
+    lines = with_moved_imports(text)
     if lines == text.splitlines():
         gin.parse_config_file(str(path))  # which names the file in its errors
     else:

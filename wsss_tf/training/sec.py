@@ -49,7 +49,7 @@ class SecStep(TrainingStep):
             if "cues" not in batch:
                 raise UserError(
                     "the seeding loss needs localisation cues: make them with "
-                    "scripts/make_sec_cues.py and give their folder with "
+                    "python -m wsss_tf.cues and give their folder with "
                     "--gin_bindings='sec_augmentation.cues=\"FOLDER\"'."
                 )
             _check_grid(batch["cues"], logits)
@@ -70,7 +70,7 @@ def _check_grid(cues, logits):
         sizes = " x ".join(map(str, grid)), " x ".join(map(str, network))
         raise UserError(
             f"sec_augmentation.cues: these cues are {sizes[0]}, but the network's grid is "
-            f"{sizes[1]}; make them anew with scripts/make_sec_cues.py --grid={network[0]}."
+            f"{sizes[1]}; make them anew with python -m wsss_tf.cues --grid={network[0]}."
         )
 
 

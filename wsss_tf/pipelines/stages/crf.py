@@ -1,0 +1,97 @@
+"""The stage that runs the dense CRF on class activation maps."""
+
+import importlib.util
+
+from wsss_tf.errors import UserError
+from wsss_tf.files import run_folder
+from wsss_tf.inference import cam_crf
+from wsss_tf.pipelines.context import Description, Planned
+from wsss_tf.pipelines.records import Stage
+from wsss_tf.pipelines.stages import values
+
+
+def crf_stage(
+    name="crf",
+    maps="cams",
+    powers=None,
+    thresholds=None,
+    iterations=10,
+    scale=1.0,
+    unary_weight=1.0,
+    processes=None,
+):
+    """Return the stage that writes the CRF's marginals and labels, with two background powers.
+
+    Args:
+      name: of the stage.
+      maps: name of the stage that writes the maps.
+      powers: low and high background power, as `infer` takes them. None for those of `thresholds`,
+        or else for those that follow the background threshold of the maps.
+      thresholds: (low, high) instead of powers. But for what the CRF changes, AffinityNet learns
+        background where the strongest class scores below the low one, that class where it scores
+        above the high one, nothing between; the maps' best threshold should lie there.
+      iterations, scale, unary_weight: of the CRF, as `infer` takes them.
+      processes: worker processes; None for one a processor core.
+    """
+    values.check_powers("crf_stage.powers", powers)
+    values.check_thresholds("crf_stage.thresholds", thresholds)
+    values.check_one_of(("crf_stage.powers", powers), ("crf_stage.thresholds", thresholds))
+    values.check_count("crf_stage.iterations", iterations)
+    values.check_positive("crf_stage.scale", scale)
+    values.check_number("crf_stage.unary_weight", unary_weight)
+    if processes is not None:
+        values.check_count("crf_stage.processes", processes, 1)
+
+    def resolve(context):
+        check_library()
+        of = context.maps_of("crf_stage.maps", maps)
+        chosen = _powers(powers, thresholds, of.background_threshold)
+        flags = (
+            f"--crf_powers={values.comma(chosen)}",
+            f"--crf_iterations={iterations}",
+            f"--crf_unary_weight={unary_weight:g}",
+            f"--crf_scale={scale:g}",
+        )
+        # They change nothing in what is written.
+        in_processes = () if processes is None else (f"--crf_processes={processes}",)
+        run = of.run.name
+        labels = {
+            f"dense CRF, background power {power:.3g}": of.run / f"{folder}_labels"
+            for folder, power in zip(run_folder.CRF_NAMES, chosen)
+        }
+        stage = Stage(
+            name=name,
+            steps=(("infer", *of.on_split, *of.sizes, "--crf", *flags, *in_processes),),
+            inputs={"flags": flags},
+            after=(maps,),
+            outputs=tuple(
+                f"{run}/{folder}{ending}"
+                for ending in ("", "_labels")
+                for folder in run_folder.CRF_NAMES
+            ),
+            proof=f"{run}/{run_folder.CRF_NAMES[-1]}_labels",
+        )
+        return Planned(stage, scored=labels, shown=labels)
+
+    return Description(name, resolve)
+
+
+def check_library():
+    """Raise `UserError` if the dense CRF's library is not installed."""
+    if importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "the pipeline needs pydensecrf, which is not installed: pip install pydensecrf2 "
+            "(Python 3.10 to 3.12; it does not build on 3.13)."
+        )
+
+
+def _powers(powers, thresholds, background_threshold):
+    if powers is not None:
+        return tuple(powers)
+    if thresholds is not None:
+        # The low power's background scores more: a class must beat the high threshold.
+        low, high = thresholds
+        return cam_crf.power_of_threshold(high), cam_crf.power_of_threshold(low)
+    return tuple(
+        cam_crf.power_for_maps(background_threshold, power) for power in cam_crf.BACKGROUND_POWERS
+    )
