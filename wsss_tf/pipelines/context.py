@@ -42,12 +42,14 @@ class Maps:
       on_split: flags that name this folder and the split.
       sizes: flags of the sizes that they are computed at.
       background_threshold: score that a pixel must beat to be its strongest class.
+      what: they are called in the results.
     """
 
     run: pathlib.Path
     on_split: tuple
     sizes: tuple
     background_threshold: float
+    what: str = "CAM"
 
 
 @dataclasses.dataclass(frozen=True)
