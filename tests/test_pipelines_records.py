@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from wsss_tf import command_server
 from wsss_tf.errors import UserError
 from wsss_tf.pipelines import records as stage_lib
 from wsss_tf.pipelines.records import Stage, read_record, run_stages
@@ -287,6 +288,20 @@ def test_what_differs_is_said(before, now, text):
 # === Commands ===
 
 
+@pytest.fixture(params=["server", "python"])
+def by(request, monkeypatch):
+    """Who runs commands: a server, which here has not imported TensorFlow, or a Python for each."""
+    if request.param == "python":
+        monkeypatch.setattr(command_server, "IS_AVAILABLE", False)
+        yield request.param
+    elif not command_server.IS_AVAILABLE:
+        pytest.skip("there is no server of commands on this system")
+    else:
+        with command_server.CommandServer(["wsss_tf.command"]) as server:
+            monkeypatch.setattr(stage_lib, "_server", lambda: server)
+            yield request.param
+
+
 def command_stage(folder, *flags):
     step = ("writer", f"--folder={folder}", "--text=t", "--count=3", *flags)
     return Stage("only", (step,), {}, (folder.name,), folder.name)
@@ -301,7 +316,7 @@ def command_stage(folder, *flags):
     ],
     ids=["user error", "bug", "killed"],
 )
-def test_a_command_that_fails(tmp_path, log, capfd, status, code, errors):
+def test_a_command_that_fails(tmp_path, log, by, capfd, status, code, errors):
     run = tmp_path / "run"
     with pytest.raises(SystemExit) as caught:
         run_stages(run, [command_stage(run / "out", f"--status={status}")])
@@ -324,15 +339,22 @@ def test_a_command_without_a_result_is_a_bug(tmp_path, log):
 
 # Killed at any moment and started again: run by a script of its own.
 DRIVER = """
-import pathlib, sys
+import functools, pathlib, sys
+from wsss_tf import command_server
 from wsss_tf.pipelines import records as stage_lib
 
-here, version = pathlib.Path(sys.argv[1]), sys.argv[2]
+here, by, version, count = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 run = here / "run"
 stage_lib.command_line = lambda a: [sys.executable, str(here / "writer.py"), *a[1:]]
+if by == "python":
+    command_server.IS_AVAILABLE = False
+else:
+    stage_lib._server = functools.cache(
+        lambda: command_server.CommandServer(["wsss_tf.command"])
+    )
 
 def command(name, text):
-    return ("writer", f"--folder={run / name}", f"--text={text}", "--count=8")
+    return ("writer", f"--folder={run / name}", f"--text={text}", f"--count={count}")
 
 def table():
     parts = [p.read_text() for name in ("a", "b") for p in sorted((run / name).iterdir())]
@@ -346,12 +368,13 @@ stage_lib.run_stages(run, [
 """
 
 
-def driver(folder, version):
+def driver(folder, by, version, count=8, **options):
+    (folder / "driver.py").write_text(DRIVER)
+    (folder / "writer.py").write_text(WRITER)
     return subprocess.Popen(
-        [sys.executable, folder / "driver.py", folder, version],
+        [sys.executable, folder / "driver.py", folder, by, version, str(count)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options},
     )
 
 
@@ -362,19 +385,18 @@ def is_running(pid):
         return False
 
 
-def children(pid):
+def descendants(pid):
     tasks = pathlib.Path(f"/proc/{pid}/task")
     try:
         texts = [task.read_text() for task in tasks.glob("*/children")]
     except OSError:
         return []
-    return [int(child) for text in texts for child in text.split()]
+    children = [int(child) for text in texts for child in text.split()]
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
-def test_killed_at_any_moment_it_ends_with_the_same_table(tmp_path):
-    (tmp_path / "driver.py").write_text(DRIVER)
-    (tmp_path / "writer.py").write_text(WRITER)
+def test_killed_at_any_moment_it_ends_with_the_same_table(tmp_path, by):
     rng = random.Random(0)
     run = tmp_path / "run"
     moments = [
@@ -384,26 +406,53 @@ def test_killed_at_any_moment_it_ends_with_the_same_table(tmp_path):
         lambda: (run / "b/0").exists(),
     ]
     for moment in moments:
-        process = driver(tmp_path, "2")
+        process = driver(tmp_path, by, "2")
         deadline = time.monotonic() + 60
         while not moment() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(0.02 * rng.random())
-        commands = children(process.pid)
+        commands = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
         while any(map(is_running, commands)):  # they do not outlive the pipeline
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert not (run / "table").exists()
-    assert driver(tmp_path, "2").wait(60) == 0
+    assert driver(tmp_path, by, "2").wait(60) == 0
     assert (run / "table").read_text() == ",".join("1" * 8 + "2" * 8)
     # With another setting, killed once more while the old files go or new ones come.
-    process = driver(tmp_path, "3")
+    process = driver(tmp_path, by, "3")
     while "2" in json.loads((run / "stages/b.json").read_text())["inputs"]["v"]:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert driver(tmp_path, "3").wait(60) == 0
+    assert driver(tmp_path, by, "3").wait(60) == 0
     assert (run / "table").read_text() == ",".join("1" * 8 + "3" * 8)
+
+
+def test_ctrl_c_is_said_once_and_ends_all(tmp_path, by):
+    process = driver(
+        tmp_path,
+        by,
+        "1",
+        count=1000,
+        start_new_session=True,
+        # A shell's background processes ignore it, and pytest may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run/a/3").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    processes = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate()[1]
+    assert process.returncode == 130, error
+    assert error == "interrupted; run the same command again to go on.\n"
+    while any(map(is_running, processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert json.loads((tmp_path / "run/stages/a.json").read_text())["state"] == "started"

@@ -1,7 +1,9 @@
 """The scores of a pipeline's stages, their table, and the report."""
 
+import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def context_of(run_dir, source, with_maps=True, **scores):
     )
     crf = {"dense CRF, background power 3.5": low, "dense CRF, background power 20": high}
     walk = {"random walk": walk}
-    maps = Maps(run_dir / "cam", (), (), 0.26) if with_maps else None
+    maps = Maps(run_dir / "cam", (), 0.26) if with_maps else None
     first = scores_of(run_dir, "segmentation", "network trained on pseudo labels", **scores)
     full = scores_of(run_dir, "full_supervision", "network trained on masks", **scores)
     planned = {
@@ -101,6 +103,21 @@ def test_labels_are_scored_against_the_masks(source, run_dir):
     assert {metrics["num_images"] for metrics in scores.values()} == {5}
     # The curve over thresholds is in the CAMs' own run.
     assert len(json.loads((run_dir / "cam/metrics_train.json").read_text())["sweep"]) == 60
+
+
+def test_all_maps_are_scored_and_the_last_are_shown(source, run_dir):
+    shutil.copytree(run_dir / "cam", run_dir / "baseline")
+    context = context_of(run_dir, source)
+    maps = Maps(run_dir / "baseline", (), 0.26, "CAM baseline")
+    planned = {"baseline_cams": Planned(stage("baseline_cams"), maps=maps), **context.planned}
+    context = dataclasses.replace(context, planned=planned)
+    context.__dict__.update(train=source, score=source)
+    results.score_labels(context)
+    scores = json.loads((run_dir / "label_scores.json").read_text())["scores"]
+    names = ["CAM baseline, best background threshold 0", "CAM, best background threshold 0"]
+    assert list(scores)[:2] == names
+    assert (run_dir / "baseline/metrics_train.json").is_file()
+    assert results._maps(context).run == run_dir / "cam"
 
 
 def test_images_left_out_are_left_out_of_all_scores(source, run_dir):

@@ -41,11 +41,13 @@ class Maps:
       run: run folder, which has them in `cams/`.
       on_split: flags that name this folder and the split.
       background_threshold: score that a pixel must beat to be its strongest class.
+      what: they are called in the results.
     """
 
     run: pathlib.Path
     on_split: tuple
     background_threshold: float
+    what: str = "CAM"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ No TensorFlow here: what a stage does is a command of its own, or a function tha
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -25,7 +26,7 @@ import sys
 import time
 import uuid
 
-from wsss_tf import command
+from wsss_tf import command, command_server
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.runs import recipe
@@ -337,8 +338,16 @@ def command_text(arguments):
     return shlex.join(["python", *command_line(arguments)[1:]])
 
 
+@functools.cache
+def _server():
+    """Return the server of this process' commands; it ends when the process does."""
+    return command_server.CommandServer()
+
+
 def run_command(arguments, lock):
     """Run one of the package's commands in a process of its own, with this one's terminal.
+
+    Where there can be one, a server runs it that has imported TensorFlow.
 
     Args:
       arguments: its name and its flags, strings.
@@ -351,14 +360,16 @@ def run_command(arguments, lock):
     # The command ends itself when this pipe does, which is when this process has ended.
     read_end, write_end = os.pipe()
     environment = {**os.environ, command.PARENT_PIPE: str(read_end)}
-    # Ctrl-C reaches both processes; the command says so, and this one reads its status.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        code = subprocess.run(
-            command_line(arguments), env=environment, pass_fds=(read_end, lock)
-        ).returncode
+        process = _start(command_line(arguments), env=environment, pass_fds=(read_end, lock))
+        # From here on Ctrl-C reaches both processes; the command says so, and this one reads its
+        # status.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
     finally:
-        signal.signal(signal.SIGINT, before)
         os.close(read_end)
         os.close(write_end)
     if code == 0:
@@ -367,3 +378,11 @@ def run_command(arguments, lock):
         why = f"was ended by signal {-code}" if code < 0 else f"has failed with status {code}"
         print(f"error: {command_text(arguments)} {why}; see above.", file=sys.stderr)
     sys.exit(128 - code if code < 0 else code)
+
+
+def _start(line, **options):
+    """Start a line of `command_line`; return what has `wait()` as `subprocess.Popen`."""
+    if not command_server.IS_AVAILABLE:
+        return subprocess.Popen(line, **options)
+    _, *program = line
+    return _server().start(program[1:] if program[0] == "-m" else program, **options)

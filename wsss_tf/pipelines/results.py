@@ -16,9 +16,14 @@ from wsss_tf.pipelines.records import minutes_text, read_record
 LABEL_SCORES = "label_scores"  # the stage, and the name of its file
 
 
+def _all_maps(context):
+    """Return the `context.Maps` of the pipeline, in the order they are written."""
+    return [one.maps for one in context.planned.values() if one.maps is not None]
+
+
 def _maps(context):
-    """Return the `context.Maps` of the pipeline, those written last; None if there are none."""
-    maps = [one.maps for one in context.planned.values() if one.maps is not None]
+    """Return those that the report shows, which are written last; None if there are none."""
+    maps = _all_maps(context)
     return maps[-1] if maps else None
 
 
@@ -32,9 +37,9 @@ def _folders(context, kind):
 
 
 def score_labels(context):
-    """Write label_scores.json: scores of CAMs and labels, or why there are none.
+    """Write label_scores.json: scores of all CAMs and labels, or why there are none.
 
-    Also the files of `evaluation.run_cams.evaluate_run` into the CAMs' run.
+    Also the files of `evaluation.run_cams.evaluate_run` into the CAMs' runs.
 
     Args:
       context: `context.Context`; of its split `score` those images are scored that have labels.
@@ -46,12 +51,11 @@ def score_labels(context):
         return
     load, scores = loader(source), {}
     positions, skipped = positions_to_score(context.first_run, source)
-    maps = _maps(context)
-    if maps is not None:
+    for maps in _all_maps(context):
         cams = run_cams.evaluate_run(source, load, maps.run)
         threshold = cams.pop("best_background_threshold")
         del cams["sweep"], cams["background_threshold"]
-        scores[f"CAM, best background threshold {threshold:g}"] = cams
+        scores[f"{maps.what}, best background threshold {threshold:g}"] = cams
     for what, folder in _folders(context, "scored").items():
         scores[what] = score_masks(source, load, folder, positions, skipped)
     run_folder.write_json(path, {"scores": scores})

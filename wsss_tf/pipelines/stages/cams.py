@@ -7,7 +7,12 @@ from wsss_tf.pipelines.stages.values import check_scales, check_threshold, comma
 
 
 def cams_stage(
-    name="cams", run="cam", scales=(0.5, 1.0, 1.5, 2.0), flip=True, background_threshold=None
+    name="cams",
+    run="cam",
+    scales=(0.5, 1.0, 1.5, 2.0),
+    flip=True,
+    background_threshold=None,
+    what="CAM",
 ):
     """Return the stage that writes the maps of the pictures trained on, and their labels.
 
@@ -18,6 +23,7 @@ def cams_stage(
       background_threshold: score that a pixel must beat to be its strongest class; None for the
         recipe's (`Recipe.background_threshold`). Another one here trains nothing anew. Later stages
         follow it where their own settings do not say otherwise.
+      what: the maps' name in the results.
     """
     check_scales("cams_stage.scales", scales)
     check_threshold("cams_stage.background_threshold", background_threshold)
@@ -45,6 +51,6 @@ def cams_stage(
             outputs=(f"{run}/cams", f"{run}/pseudo_labels"),
             proof=f"{run}/cams",
         )
-        return Planned(stage, maps=Maps(folder, on_split, threshold))
+        return Planned(stage, maps=Maps(folder, on_split, threshold, what))
 
     return Description(name, resolve)

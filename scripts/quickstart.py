@@ -1,0 +1,157 @@
+"""Run a pipeline, and say throughout what is to come; scripts/quickstart.sh starts it.
+
+  python scripts/quickstart.py --run_dir=RUN                      on drawn scenes
+  python scripts/quickstart.py --run_dir=RUN --photos=FOLDER      on pictures of your own
+
+The same command again goes on where it was interrupted. --dry_run says what there is to do.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import pathlib
+import time
+
+from absl import flags
+
+from wsss_tf import command
+from wsss_tf.errors import UserError
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of all the stages; made if not there.")
+_PHOTOS = flags.DEFINE_string("photos", None, "Folder of pictures with image_labels.csv.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do, and the commands.")
+
+PHOTOS = ("gin/pipelines/photos.gin",)
+SCENES = (
+    "gin/pipelines/quickstart.gin",
+    "gin/data/shapes.gin",
+    "gin/data/few_shapes.gin",
+)
+
+# What the stages do, and their minutes on the drawn scenes with two idle cores.
+STAGES = {
+    "baseline": ("train the CAM baseline on image labels", 0.5),
+    "baseline_cams": ("its class activation maps", 0.2),
+    "cam": ("train SEAM on image labels", 1.0),
+    "cams": ("its class activation maps", 0.2),
+    "crf": ("dense CRF on SEAM's maps: where they are sure", 0.2),
+    "affinity": ("train AffinityNet on that", 0.5),
+    "walk": ("random walk by its affinities: masks", 0.2),
+    "segmentation": ("train DeepLab on these masks", 0.8),
+    "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.2),
+    "export": ("export DeepLab as a SavedModel", 0.2),
+    "label_scores": ("score maps and masks", 0.1),
+    "report": ("show everything", 0.2),
+}
+# Those that need no dense CRF, nor what comes of it.
+_WITHOUT_CRF = ("baseline", "baseline_cams", "cam", "cams", "label_scores")
+
+
+def main():
+    """Run the script."""
+    if not _RUN_DIR.value:
+        raise UserError("--run_dir is missing: the folder that all the stages are to be kept in.")
+    # Here, so that --help and a misspelt flag answer at once.
+    from wsss_tf.pipelines.records import run_stages
+
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    plan = make_photos_plan(run_dir, _PHOTOS.value) if _PHOTOS.value else make_scenes_plan(run_dir)
+    print(what_is_to_come(plan.stages, with_minutes=not _PHOTOS.value), flush=True)
+    run_stages(run_dir, counted(plan.stages), _DRY_RUN.value)
+    if not _DRY_RUN.value:
+        print("\n" + what_has_come(plan))
+
+
+# === Before ===
+
+
+def make_photos_plan(run_dir, folder):
+    """Return the plan of gin/pipelines/photos.gin for a folder of pictures."""
+    from wsss_tf.runs import recipe as recipe_lib
+
+    bindings = ["Pipeline.score_split=None"]
+    return _make_plan(run_dir, *recipe_lib.with_folder(folder, list(PHOTOS), bindings))
+
+
+def make_scenes_plan(run_dir):
+    """Return the plan for the drawn scenes; without the dense CRF no more than SEAM's maps."""
+    if importlib.util.find_spec("pydensecrf") is not None:
+        return _make_plan(run_dir, list(SCENES), [])
+    print("pydensecrf (Python 3.10 to 3.12) is not there, so no more than SEAM's maps.")
+    return _make_plan(run_dir, list(SCENES), [], _WITHOUT_CRF)
+
+
+def _make_plan(run_dir, gin_files, gin_bindings, only=None):
+    import tensorflow as tf
+
+    from wsss_tf.pipelines.plan import make_plan
+    from wsss_tf.pipelines.settings import load_pipeline
+
+    # The commands need them; this process only looks through the data.
+    tf.config.set_visible_devices([], "GPU")
+    pipeline = load_pipeline(gin_files, gin_bindings)
+    if only is not None:
+        chosen = tuple(stage for stage in pipeline.stages if stage.name in only)
+        pipeline = dataclasses.replace(pipeline, stages=chosen)
+    return make_plan(pipeline, gin_files, gin_bindings, run_dir)
+
+
+def what_is_to_come(stages, with_minutes):
+    """Return the list of the stages as text, with the minutes that each takes or without."""
+    head, lines = "What is to come:", []
+    if with_minutes:
+        total = sum(STAGES[stage.name][1] for stage in stages)
+        head = f"What is to come, about {total:.0f} minutes on two idle cores:"
+    for number, stage in enumerate(stages, 1):
+        what, minutes = STAGES[stage.name]
+        lines.append(f"{number:4}  {what}" + (f" ({minutes:.1f})" if with_minutes else ""))
+    return "\n".join([head, *lines])
+
+
+# === Meanwhile ===
+
+
+def counted(stages):
+    """Return the stages; each says first which of how many it is."""
+    started = time.monotonic()
+
+    def say(number, name):
+        minutes = (time.monotonic() - started) / 60
+        what = STAGES[name][0]
+        print(f"{number} of {len(stages)}: {what} ({minutes:.1f} minutes so far)", flush=True)
+
+    return [
+        dataclasses.replace(stage, steps=(functools.partial(say, number, stage.name), *stage.steps))
+        for number, stage in enumerate(stages, 1)
+    ]
+
+
+# === After ===
+
+
+def what_has_come(plan):
+    """Return the scores and where to look, as text."""
+    run_dir, planned = plan.run_dir, plan.planned
+    if "report" in planned:
+        rows = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["rows"]
+        report, scores = run_dir / "report.html", {row["what"]: row for row in rows}
+    else:
+        text = (run_dir / "label_scores.json").read_text(encoding="utf-8")
+        report, scores = run_dir / "cam" / "report.html", json.loads(text)["scores"]
+    # The two labels of the dense CRF are each sure of one thing only: they are in the report.
+    scores = {what: one for what, one in scores.items() if not what.startswith("dense CRF")}
+    lines = [
+        f"{100 * one['miou']:8.2f}  {what} ({one['num_images']} of {one['split']})"
+        for what, one in scores.items()
+    ]
+    if lines:
+        lines = ["mean IoU %, of masks that no stage has learnt from:", *lines]
+    made = [f"{what}: {path}" for one in planned.values() for what, path in one.made.items()]
+    made = [text for text in made if not text.startswith("report: ")]
+    lines += [f"open {report}" + (f"   ({'; '.join(made)})" if made else "")]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command.run(main)
