@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pathlib
+import signal
 
 # Both are read when TensorFlow is loaded. oneDNN's AVX-512 convolutions corrupt memory where there
 # are 8 channels, as in some golden files.
@@ -15,6 +16,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+# What a shell starts in the background has Ctrl-C ignored, and so would have all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two replicas for the tests of distributed training; fixed once, before any device is used.
 tf.config.set_logical_device_configuration(
