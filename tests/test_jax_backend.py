@@ -69,6 +69,7 @@ for backbone in (
 """
 
 
+@pytest.mark.large
 def test_every_network_takes_a_picture_on_jax():
     pytest.importorskip("jax")
     environment = {

@@ -150,6 +150,7 @@ def test_again_everything_is_skipped(finished):
     assert out.splitlines()[-2:] == before.splitlines()[-2:]
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("method", ["cpnet_pascal_context", "sanet_pascal_context"])
 def test_another_network_at_the_end(finished, tmp_path, method):
     run_dir = tmp_path / "run"
@@ -190,6 +191,7 @@ SEC_STAGES = (
 )  # fmt: skip
 
 
+@pytest.mark.large
 def test_sec_is_one_command_that_goes_on_after_a_kill(tmp_path):
     run_dir = tmp_path / "run"
     cues = run_dir / "cues"

@@ -69,6 +69,7 @@ def whole(tmp_path_factory):
     return weights_of(run_dir)
 
 
+@pytest.mark.large
 def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(whole, tmp_path):
     killed = tmp_path / "killed"
     workers = start_workers(killed)
@@ -94,6 +95,7 @@ def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(whole, tmp_path
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+@pytest.mark.large
 def test_two_workers_train_as_one_process(whole, tmp_path):
     # The same global batch: the workers have read the two halves of it.
     train(recipe.load(GIN_FILES, GIN_BINDINGS), tmp_path / "one")
