@@ -32,17 +32,17 @@ SCENES = (
 # What the stages do, and their minutes on the drawn scenes with two idle cores.
 STAGES = {
     "baseline": ("train the CAM baseline on image labels", 0.5),
-    "baseline_cams": ("its class activation maps", 0.2),
-    "cam": ("train SEAM on image labels", 1.0),
-    "cams": ("its class activation maps", 0.2),
+    "baseline_cams": ("its class activation maps", 0.7),
+    "cam": ("train SEAM on image labels", 1.3),
+    "cams": ("its class activation maps", 0.7),
     "crf": ("dense CRF on SEAM's maps: where they are sure", 0.2),
     "affinity": ("train AffinityNet on that", 0.5),
-    "walk": ("random walk by its affinities: masks", 0.2),
-    "segmentation": ("train DeepLab on these masks", 0.8),
-    "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.2),
+    "walk": ("random walk by its affinities: masks", 0.3),
+    "segmentation": ("train DeepLab on these masks", 1.7),
+    "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.3),
     "export": ("export DeepLab as a SavedModel", 0.2),
     "label_scores": ("score maps and masks", 0.1),
-    "report": ("show everything", 0.2),
+    "report": ("show everything", 0.3),
 }
 # Those that need no dense CRF, nor what comes of it.
 _WITHOUT_CRF = ("baseline", "baseline_cams", "cam", "cams", "label_scores")
@@ -136,13 +136,15 @@ def what_has_come(plan):
     if "report" in planned:
         rows = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["rows"]
         report, scores = run_dir / "report.html", {row["what"]: row for row in rows}
+        images = "images"
     else:
         text = (run_dir / "label_scores.json").read_text(encoding="utf-8")
         report, scores = run_dir / "cam" / "report.html", json.loads(text)["scores"]
+        images = "num_images"
     # The two labels of the dense CRF are each sure of one thing only: they are in the report.
     scores = {what: one for what, one in scores.items() if not what.startswith("dense CRF")}
     lines = [
-        f"{100 * one['miou']:8.2f}  {what} ({one['num_images']} of {one['split']})"
+        f"{100 * one['miou']:8.2f}  {what} ({one[images]} of {one['split']})"
         for what, one in scores.items()
     ]
     if lines:

@@ -114,6 +114,25 @@ def test_without_the_dense_crf_it_ends_with_the_maps(script, tmp_path, monkeypat
     assert text.splitlines()[-1] == f"open {tmp_path}/cam/report.html"
 
 
+def test_scores_of_the_report_are_said_at_the_end(script, tmp_path):
+    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+    plan = script.make_scenes_plan(tmp_path)
+    # As `pipelines.results` writes it.
+    rows = [
+        {"what": what, "split": split, "images": 9, "miou": miou}
+        for what, split, miou in [
+            ("SEAM", "train", 0.5),
+            ("dense CRF, background power 4", "train", 0.4),
+            ("network trained on pseudo labels", "val", 0.75),
+        ]
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"rows": rows}))
+    text = script.what_has_come(plan)
+    assert "   50.00  SEAM (9 of train)\n   75.00  network trained on pseudo labels (9 of v" in text
+    assert "dense CRF" not in text
+    assert f"open {tmp_path}/report.html" in text
+
+
 def test_photos_of_ones_own(script, tmp_path):
     pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     rng = np.random.default_rng(0)
