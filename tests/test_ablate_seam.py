@@ -265,7 +265,6 @@ def test_wrong_flags_end_in_one_line(tmp_path, arguments, words):
 
 
 def test_scores_with_the_crf_are_those_of_its_labels(output):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     ok(output, "--tables=1", "--rows=cam", "--seeds=0", "--scales=0.5,1")
     scores = json.loads((output / "cam_0/scores.json").read_text())["cam+crf"]
     points = {point["threshold"]: point["miou"] for point in scores["sweep"]}

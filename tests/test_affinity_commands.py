@@ -20,8 +20,6 @@ from wsss_tf.files.cam_record import make_record, save_record
 from wsss_tf.inference.write_crf import crf_source
 from wsss_tf.runs import refine
 
-pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
-
 AFFINITY = ("--gin_file=gin/affinity.gin", f"--gin_file={ROOT / 'tests/data/tiny_affinity.gin'}")
 
 

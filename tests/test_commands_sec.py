@@ -1,6 +1,5 @@
 """SEC as a user runs it: classifiers, cues, segmentation network; and its scripts."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -88,8 +87,7 @@ def test_cues_of_another_methods_maps(tmp_path):
 def test_sec_from_cues_to_scores(cues, tmp_path):
     train("sec", tmp_path, f"sec_augmentation.cues='{cues}'")
     assert "dense_crf.crf_postprocess.bilateral_sxy = 80.0" in (tmp_path / "config.gin").read_text()
-    options = [] if importlib.util.find_spec("pydensecrf") else ["--nopostprocess"]
-    ok("infer", f"--run_dir={tmp_path}", "--split=val", *options)
+    ok("infer", f"--run_dir={tmp_path}", "--split=val")
     assert images.load_mask(tmp_path / "predictions/shapes_val_00000.png").shape == (40, 40)
     ok("evaluate", f"--run_dir={tmp_path}", "--split=val")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -146,10 +144,9 @@ def test_ablation_says_what_it_would_run(tmp_path):
 
 
 def test_ablation_trains_once_and_scores_each_split(cues, tmp_path):
-    postprocess = importlib.util.find_spec("pydensecrf") is not None
     arguments = (
         "--rows=no_constrain", "--seeds=0", TINY, f"--cues={cues}", f"--output={tmp_path}",
-        f"--postprocess={postprocess}",
+        "--postprocess",
     )  # fmt: skip
     out = script_ok("ablate_sec", *arguments)
     trained = (tmp_path / "no_constrain_0/checkpoints/last.keras").stat().st_mtime_ns
@@ -157,7 +154,7 @@ def test_ablation_trains_once_and_scores_each_split(cues, tmp_path):
     scores = json.loads((tmp_path / "no_constrain_0/scores.json").read_text())
     assert scores.keys() == {"train_seconds", "val", "train"}
     for split in ("val", "train"):
-        assert scores[split].keys() == {"logits", *(["postprocessed"] if postprocess else [])}
+        assert scores[split].keys() == {"logits", "postprocessed"}
     assert scores["val"]["logits"]["pixel_accuracy"] != scores["train"]["logits"]["pixel_accuracy"]
     assert f"{100 * scores['val']['logits']['miou']:.2f}" in out
     assert (tmp_path / "no_constrain_0/checkpoints/last.keras").stat().st_mtime_ns == trained

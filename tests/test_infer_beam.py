@@ -14,8 +14,6 @@ from wsss_tf.errors import UserError
 from wsss_tf.runs import recipe as recipe_lib
 
 pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
-pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
-
 from wsss_tf.inference import beam_labels
 
 SIZES = ((12, 17), (19, 10), (9, 21))

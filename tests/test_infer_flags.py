@@ -14,7 +14,7 @@ def parse(*arguments):
     """Return flags of their own, as `infer` has them for CRF and walk."""
     values = flags.FlagValues()
     command_flags.define_crf(values)
-    command_flags.define_crf_scale(values)
+    command_flags.define_any_crf(values)
     command_flags.define_walk(values)
     flags.DEFINE_bool("crf", False, "", flag_values=values)
     values(["infer", *arguments])

@@ -1,26 +1,26 @@
-"""The dense CRF: against the library's reference numbers and against exact mean field."""
+"""The dense CRF: against pydensecrf's reference numbers and against exact mean field."""
 
 import dataclasses
-import importlib.util
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from numba.core.caching import CacheImpl
 
 from wsss_tf import ops
 from wsss_tf.errors import UserError
+from wsss_tf.inference import lattice
 from wsss_tf.inference.dense_crf import (
     CAM_CRF,
     CrfParameters,
     crf_postprocess,
     dense_crf,
     dense_crf_from_energy,
+    dense_crfs,
+    prepare,
 )
 from wsss_tf.runs import recipe as recipe_lib
-
-HAS_LIBRARY = importlib.util.find_spec("pydensecrf") is not None
-pytestmark = pytest.mark.skipif(not HAS_LIBRARY, reason="pydensecrf is not installed")
 
 
 def softmax(z):
@@ -66,7 +66,7 @@ def test_exact_formula_is_the_references(golden):
     np.testing.assert_allclose(expected, data["q_exact"], atol=1e-9)
 
 
-def test_marginals_are_the_librarys(golden):
+def test_marginals_are_pydensecrfs(golden):
     data = golden("sec/crf_small")
     marginals = dense_crf_from_energy(-data["logits"], data["image"], CAM_CRF.scaled(12))
     np.testing.assert_allclose(marginals, data["q_lattice"], atol=1e-5)
@@ -91,6 +91,38 @@ def test_whole_photograph(golden):
     rows, columns = data["positions"].T
     difference = np.abs(marginals[rows, columns] - data["q_lattice_at"])
     assert difference.mean() < 1e-3
+
+
+# Numbers of labels around those that fill a register, or half of one.
+@pytest.mark.parametrize("labels", [1, 2, 4, 5, 8, 9, 21])
+def test_both_libraries_give_the_same(golden, labels):
+    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
+    image = golden("sec/crf_full_1")["image"][:131, 40:217]
+    coarse = np.random.default_rng(labels).uniform(size=(1, 7, 9, labels)).astype(np.float32)
+    probs = ops.resize_bilinear(tf.constant(coarse), image.shape[:2], align_corners=False)[0]
+    for parameters in (
+        CAM_CRF,
+        CrfParameters(gaussian_weight=0.0, unary_weight=3.0),
+        CrfParameters(bilateral_weight=0.0, iterations=2),
+    ):
+        marginals = dense_crf(probs, image, parameters)
+        other = dense_crf(probs, image, dataclasses.replace(parameters, library="pydensecrf"))
+        # Some marginals are close to each other, and the sums have other orders.
+        np.testing.assert_allclose(marginals, other, atol=2e-4)
+        assert np.abs(marginals - other).mean() < 1e-6
+        assert (marginals.argmax(-1) == other.argmax(-1)).mean() > 0.9999
+
+
+@pytest.mark.parametrize("labels", [1, 2, 4, 5, 11])
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_fields_are_each_by_itself(labels, count):
+    image, _ = two_halves(33, 47)
+    rng = np.random.default_rng(labels)
+    several = [rng.uniform(size=(33, 47, labels)) for _ in range(count)]
+    for together, probs in zip(dense_crfs(several, image), several, strict=True):
+        alone = dense_crf(probs, image)
+        assert together.shape == alone.shape
+        np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +198,26 @@ def test_scores_that_say_nothing():
     assert dense_crf(probs[:1], image[:1]).shape == (1, 26, 2)
 
 
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (65, 1), (64, 64)])
+def test_pictures_of_one_colour(shape):
+    image = np.full((*shape, 3), 255, np.uint8)
+    probs = np.random.default_rng(0).uniform(size=(*shape, 3))
+    marginals = dense_crf(probs, image)
+    np.testing.assert_allclose(marginals.sum(-1), 1, atol=1e-6)
+    # Neighbours agree, as nothing in the picture parts them.
+    label = marginals.argmax(-1)
+    assert (np.diff(label, axis=0) != 0).sum() + (np.diff(label, axis=1) != 0).sum() <= 5
+
+
+def test_energies_of_any_size():
+    image, probs = two_halves()
+    energy = -np.log(np.clip(probs, 1e-5, 1))
+    expected = dense_crf_from_energy(energy, image)
+    np.testing.assert_allclose(dense_crf_from_energy(energy + 700, image), expected, atol=1e-3)
+    sure = dense_crf_from_energy(1e6 * energy, image)
+    np.testing.assert_array_equal(sure, np.eye(2)[probs.argmax(-1)])
+
+
 def test_inputs_are_left_alone_and_may_be_read_only():
     image, probs = two_halves()
     image.flags.writeable = probs.flags.writeable = False
@@ -190,6 +242,11 @@ def test_inputs_that_cannot_be():
         CrfParameters(gaussian_sxy=0)
     with pytest.raises(ValueError, match="iterations = -1"):
         CrfParameters(iterations=-1)
+    with pytest.raises(ValueError, match="library = 'c'; there are numba, pydensecrf"):
+        CrfParameters(library="c")
+    probs[3, 4, 1] = 0
+    with pytest.raises(ValueError, match="too narrow for a picture of this size"):
+        dense_crf(probs, image, CrfParameters(bilateral_srgb=1e-4))
 
 
 def test_published_parameters():
@@ -213,9 +270,18 @@ def test_postprocess_of_recipes_is_the_crf_of_the_authors(method, parameters):
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     image, probs = two_halves()
-    with pytest.raises(UserError, match="pip install pydensecrf2"):
-        dense_crf(probs, image)
-    # A recipe that has a CRF can be trained without it.
-    postprocess = crf_postprocess()
-    with pytest.raises(UserError, match="--nopostprocess"):
-        postprocess(probs, image)
+    wanted = CrfParameters(library="pydensecrf")
+    for call in (
+        lambda: dense_crf(probs, image, wanted),
+        lambda: prepare(wanted),
+        lambda: crf_postprocess(library="pydensecrf")(probs, image),
+    ):
+        with pytest.raises(UserError, match=r"pip install 'wsss_tf\[pydensecrf\]'"):
+            call()
+    prepare()
+
+
+def test_without_a_place_for_compiled_code(monkeypatch):
+    # A package folder that cannot be written, and a user without a home.
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    assert lattice._compiled(lambda x: x + 1)(2) == 3

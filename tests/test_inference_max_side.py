@@ -168,11 +168,11 @@ def test_walk_of_large_pictures_is_that_of_the_reduced_ones(tmp_path):
 def test_crf_on_a_reduced_picture_writes_maps_of_the_own_size(tmp_path, monkeypatch):
     shapes = []
 
-    def stand_in(probs, image, parameters):
-        shapes.append((probs.shape, image.shape))
-        return probs / probs.sum(-1, keepdims=True)
+    def stand_in(several, image, parameters):
+        shapes.extend((probs.shape, image.shape) for probs in several)
+        return [probs / probs.sum(-1, keepdims=True) for probs in several]
 
-    monkeypatch.setattr(cam_crf, "dense_crf", stand_in)
+    monkeypatch.setattr(cam_crf, "dense_crfs", stand_in)
     cams = maps(2, *SIZES[1])
     run_folder.save_cams(tmp_path / "cams", "b", [1, 3], cams)
     cam_crf.refine(tmp_path, "b", reduced(1), size=SIZES[1])

@@ -107,7 +107,6 @@ def test_above_a_share_of_the_highest_score(walked):
 
 
 def test_crf_behind_a_threshold(walked):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     data, affinity = walked
     image = np.random.default_rng(0).integers(0, 256, (90, 101, 3)).astype(np.uint8)
     arguments = (image, [3, 15], data["cams"], affinity, Grid(12, 13, 5, 8))
@@ -182,7 +181,6 @@ def test_picture_without_classes_is_background():
 
 
 def test_crf_runs_on_the_padded_picture(walked):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     data, affinity = walked
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 101, 3), dtype=np.uint8)

@@ -14,8 +14,6 @@ from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
 from wsss_tf.inference.process_pool import map_in_processes
 from wsss_tf.inference.write_crf import crf_source
 
-pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
-
 SIZES = [(14, 22), (17, 9), (14, 22)]
 CLASS_IDS = [[1, 3], [2], []]
 

@@ -11,8 +11,6 @@ import pytest
 from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
 from PIL import Image
 
-pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
-
 TINY = ("--gin_file=tests/data/tiny_pipeline.gin", "--gin_bindings=cam/Recipe.epochs=8")
 STAGES = (
     "cam", "cams", "crf", "affinity", "walk", "segmentation", "segmentation_scores", "export",

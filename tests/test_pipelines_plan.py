@@ -1,7 +1,7 @@
 """The stages that follow from a pipeline's settings, and what each of them is made from."""
 
-import importlib.util
 import pathlib
+import sys
 
 import gin
 import numpy as np
@@ -31,9 +31,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def prepare(monkeypatch):
-    """Go to the folder that paths are relative to; plans are the same without pydensecrf."""
+    """Go to the folder that paths are relative to."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(crf, "check_library", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -512,11 +511,15 @@ def test_settings_of_before_are_named_as_they_are_now(name):
 
 
 def test_missing_library_is_named_before_anything_is_run(monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install pydensecrf2"):
-        make()
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    for wanted in (
+        ["crf_stage.library='pydensecrf'"],
+        ["walk_stage.crf=True", "walk_stage.crf_library='pydensecrf'"],
+    ):
+        with pytest.raises(UserError, match=r"pip install 'wsss_tf\[pydensecrf\]'"):
+            make(*wanted)
+    with pytest.raises(UserError, match=r"library = 'c'; give 'numba' or 'pydensecrf'"):
+        make("crf_stage.library='c'")
 
 
 # === The user's own pictures ===

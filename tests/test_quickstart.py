@@ -86,7 +86,6 @@ def script():
 
 
 def test_the_baseline_differs_from_seam_in_method_only(script, tmp_path):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     plan = script.make_scenes_plan(tmp_path)
     assert [stage.name for stage in plan.stages] == list(script.STAGES)
     baseline, seam = plan.trained["baseline"], plan.trained["cam"]
@@ -101,21 +100,7 @@ def test_the_baseline_differs_from_seam_in_method_only(script, tmp_path):
     assert [flag.replace("/baseline", "/cam") for flag in maps] == list(seam_maps)
 
 
-def test_without_the_dense_crf_it_ends_with_the_maps(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
-    plan = script.make_scenes_plan(tmp_path)
-    names = ["baseline", "baseline_cams", "cam", "cams", "label_scores"]
-    assert [stage.name for stage in plan.stages] == names
-    scores = {"CAM baseline": 0.5, "SEAM": 0.625}
-    scores = {what: {"miou": m, "num_images": 9, "split": "train"} for what, m in scores.items()}
-    (tmp_path / "label_scores.json").write_text(json.dumps({"scores": scores}))
-    text = script.what_has_come(plan)
-    assert "   50.00  CAM baseline (9 of train)\n   62.50  SEAM (9 of train)\n" in text
-    assert text.splitlines()[-1] == f"open {tmp_path}/cam/report.html"
-
-
 def test_scores_of_the_report_are_said_at_the_end(script, tmp_path):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     plan = script.make_scenes_plan(tmp_path)
     # As `pipelines.results` writes it.
     rows = [
@@ -134,7 +119,6 @@ def test_scores_of_the_report_are_said_at_the_end(script, tmp_path):
 
 
 def test_photos_of_ones_own(script, tmp_path):
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     rng = np.random.default_rng(0)
     for name in "ab":
         picture = rng.integers(0, 255, (40, 52, 3), dtype=np.uint8)

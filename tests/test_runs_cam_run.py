@@ -76,7 +76,6 @@ def test_paths_are_found_from_any_folder(source, tmp_path, monkeypatch):
 def test_files_and_graph_give_the_same_bytes(read_side, source, tmp_path, monkeypatch):
     from test_inference_random_walk import COMPUTE
 
-    pytest.importorskip("pydensecrf", reason="pydensecrf is not installed")
     if read_side is not None:
         source = reduced_source(source, read_side)
         monkeypatch.setitem(SIZES, "a", (27, 40))

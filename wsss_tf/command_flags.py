@@ -56,18 +56,26 @@ def define_files(values=flags.FLAGS):
     )
 
 
-def define_crf_scale(values=flags.FLAGS):
-    """Define the flag that the dense CRF on CAMs and that of the random walk share."""
+def define_any_crf(values=flags.FLAGS):
+    """Define the flags that the dense CRF on CAMs and that of the random walk share."""
     flags.DEFINE_float(
         "crf_scale",
         1,
         "Divides the CRFs' widths, which are for pictures of 500 pixels.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "crf_library",
+        "numba",
+        ["numba", "pydensecrf"],
+        "What computes dense CRFs; the results are the same. pydensecrf is slower, and must be "
+        "installed by itself.",
+        flag_values=values,
+    )
 
 
 def define_crf(values=flags.FLAGS):
-    """Define the flags of the dense CRF on CAMs, besides --crf_scale."""
+    """Define the flags of the dense CRF on CAMs, besides those of `define_any_crf`."""
     flags.DEFINE_list(
         "crf_powers",
         None,
@@ -102,7 +110,7 @@ def define_crf(values=flags.FLAGS):
 
 
 def define_walk(values=flags.FLAGS):
-    """Define the flags of the random walk, besides --crf_scale."""
+    """Define the flags of the random walk, besides those of `define_any_crf`."""
     flags.DEFINE_string(
         "affinity_run",
         None,
@@ -157,6 +165,7 @@ def crf_options(background_threshold, values=flags.FLAGS):
         iterations=values.crf_iterations,
         crf_scale=values.crf_scale,
         unary_weight=values.crf_unary_weight,
+        library=values.crf_library,
     )
 
 
@@ -177,6 +186,7 @@ def walk_options(background_threshold, values=flags.FLAGS):
         crf_scale=values.crf_scale,
         crf_iterations=values.walk_crf_iterations,
         crf_unary_weight=values.walk_crf_unary_weight,
+        crf_library=values.crf_library,
         threshold=values.walk_threshold,
     )
 

@@ -23,7 +23,7 @@ from wsss_tf.files.run_folder import RunFolder
 
 command_flags.define_files()
 command_flags.define_crf()
-command_flags.define_crf_scale()
+command_flags.define_any_crf()
 command_flags.define_walk()
 flags.adopt_module_key_flags(command_flags)  # for --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
@@ -111,7 +111,7 @@ _WALK_FLAGS = (
 )
 _CAM_FLAGS = (
     "method", "cam_output", "background_threshold", "label_threshold", "crf", *_CRF_FLAGS,
-    "crf_scale", "random_walk", "runner",
+    "crf_scale", "crf_library", "random_walk", "runner",
 )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _check_flags(runner_options):
     infer_beam.check(_RUNNER.value, runner_options, _OUTPUT.value)
     if _RANDOM_WALK.value:
         infer_walk.check_folders(_RUN_DIR.value, affinity_run, _OUTPUT.value or affinity_run)
-    alone = [] if flags.FLAGS.walk_crf else ["crf_scale"]
+    alone = [] if flags.FLAGS.walk_crf else ["crf_scale", "crf_library"]
     command_flags.refuse_without("crf", [*_CRF_FLAGS, *alone])
     command_flags.refuse_without("random_walk", _WALK_FLAGS)
 

@@ -12,7 +12,7 @@ from wsss_tf import command, command_flags
 
 command_flags.define_cams()
 command_flags.define_crf()
-command_flags.define_crf_scale()
+command_flags.define_any_crf()
 flags.adopt_module_key_flags(command_flags)  # for --help
 
 

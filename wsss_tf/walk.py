@@ -12,7 +12,7 @@ from wsss_tf import command, command_flags
 
 command_flags.define_cams()
 command_flags.define_walk()
-command_flags.define_crf_scale()
+command_flags.define_any_crf()
 flags.adopt_module_key_flags(command_flags)  # for --help
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder to write pseudo_labels/ into; default: that of --affinity_run."
@@ -24,7 +24,7 @@ def main():
     """Run the command."""
     command_flags.require("run_dir", "split", "affinity_run")
     command_flags.refuse_without(
-        "walk_crf", ["crf_scale", "walk_crf_iterations", "walk_crf_unary_weight"]
+        "walk_crf", ["crf_scale", "crf_library", "walk_crf_iterations", "walk_crf_unary_weight"]
     )
     from wsss_tf.runs import infer_walk
     from wsss_tf.runs.cam_run import open_cam_run

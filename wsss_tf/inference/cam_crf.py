@@ -7,7 +7,7 @@ import numpy as np
 from wsss_tf.errors import UserError
 from wsss_tf.files import png
 from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
-from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf
+from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf, dense_crfs
 from wsss_tf.inference.map_sizes import resize_maps
 
 # SEAM's two powers of the background score, one for each of CRF_NAMES. With the low one
@@ -143,11 +143,11 @@ def refine(run_dir, image_id, image, parameters=CAM_CRF, powers=BACKGROUND_POWER
     class_ids, cams = run.read_cams(image_id, size)
     cams = resize_maps(cams, image.shape[:2])
     ids = np.concatenate([[0], class_ids])
-    for name, power in zip(CRF_NAMES, powers):
-        try:
-            marginals = dense_crf(crf_probs(cams, power), image, parameters)
-        except ValueError as error:
-            raise UserError(f"{run.cam(image_id)}: {error} Delete it and infer again.") from error
+    try:
+        both = dense_crfs([crf_probs(cams, power) for power in powers], image, parameters)
+    except ValueError as error:
+        raise UserError(f"{run.cam(image_id)}: {error} Delete it and infer again.") from error
+    for name, marginals in zip(CRF_NAMES, both):
         marginals = resize_maps(marginals.transpose(2, 0, 1), size).transpose(1, 2, 0)
         png.save_mask(run.crf_label(name, image_id), _label(ids, marginals))
         png.save_probabilities(run.crf(name, image_id), ids, marginals)

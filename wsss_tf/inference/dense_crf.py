@@ -1,16 +1,21 @@
 """The fully connected CRF of DeepLab: probabilities and a picture in, marginals out.
 
-`pydensecrf` is behind these two functions and nowhere else. This file imports no TensorFlow, so
-that worker processes start in a moment.
+Mean field runs on the permutohedral lattices of `inference.lattice`, or in pydensecrf, whose
+results are the same; that library is behind these functions and nowhere else. This file imports no
+TensorFlow, so that worker processes start in a moment.
 """
 
+import contextlib
 import dataclasses
+import sys
+import threading
 
 import numpy as np
 
 from wsss_tf.errors import UserError
 
 EPSILON = 1e-5
+LIBRARIES = ("numba", "pydensecrf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,8 @@ class CrfParameters:
       bilateral_srgb: and in colour, of 0..255.
       bilateral_weight: its weight; 0 leaves the kernel out.
       unary_weight: factor on the unary energy: above 1 the scores count more against the kernels.
+      library: what computes it: "numba", `inference.lattice`; or "pydensecrf", which is slower and
+        must be installed by itself.
 
     Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs", NIPS 2011.
     """
@@ -36,6 +43,7 @@ class CrfParameters:
     bilateral_srgb: float = 13.0
     bilateral_weight: float = 10.0
     unary_weight: float = 1.0
+    library: str = "numba"
 
     def __post_init__(self):
         widths = (self.gaussian_sxy, self.bilateral_sxy, self.bilateral_srgb)
@@ -44,6 +52,8 @@ class CrfParameters:
             raise ValueError(f"{self}: widths must be positive and weights not negative.")
         if self.iterations < 0:
             raise ValueError(f"iterations = {self.iterations}; need 0 or more.")
+        if self.library not in LIBRARIES:
+            raise ValueError(f"library = {self.library!r}; there are {', '.join(LIBRARIES)}.")
 
     def scaled(self, scale_factor):
         """Return the parameters for a picture that is `scale_factor` times smaller."""
@@ -72,11 +82,26 @@ def dense_crf(probs, image, parameters=CAM_CRF):
       float32 [h, w, K], summing to one over K.
 
     Raises:
-      ValueError: sizes, dtype or values that cannot be.
-      UserError: pydensecrf is not installed.
+      ValueError: sizes, dtype or values that cannot be; a kernel too narrow for so large a picture.
+      UserError: `parameters` want pydensecrf, and it is not installed.
     """
-    probs = np.asarray(probs, np.float32)
-    return dense_crf_from_energy(-np.log(np.clip(probs, EPSILON, 1)), image, parameters)
+    return dense_crfs([probs], image, parameters)[0]
+
+
+def dense_crfs(several, image, parameters=CAM_CRF):
+    """Return the marginals of several CRFs on one picture, which share the work on its colours.
+
+    Args:
+      several: list of probabilities [h, w, K] as in `dense_crf`, of one K.
+      image, parameters: as in `dense_crf`.
+
+    Returns:
+      list of float32 [h, w, K].
+
+    Raises: as `dense_crf`.
+    """
+    several = [np.clip(np.asarray(probs, np.float32), EPSILON, 1) for probs in several]
+    return _marginals([-np.log(probs) for probs in several], image, parameters)
 
 
 def dense_crf_from_energy(energy, image, parameters=CAM_CRF):
@@ -88,7 +113,20 @@ def dense_crf_from_energy(energy, image, parameters=CAM_CRF):
 
     Returns and raises: as `dense_crf`.
     """
-    energy, image = np.asarray(energy, np.float32), np.asarray(image)
+    return _marginals([np.asarray(energy, np.float32)], image, parameters)[0]
+
+
+def _marginals(energies, image, parameters):
+    image = np.ascontiguousarray(image)
+    for energy in energies:
+        _check(energy, image)
+    if parameters.unary_weight != 1:
+        energies = [np.float32(parameters.unary_weight) * energy for energy in energies]
+    compute = _by_numba if parameters.library == "numba" else _by_pydensecrf
+    return compute(energies, image, parameters)
+
+
+def _check(energy, image):
     if energy.ndim != 3 or not energy.size:
         raise ValueError(f"scores must be [h, w, K], not {list(energy.shape)}.")
     if image.dtype != np.uint8 or image.shape != (*energy.shape[:2], 3):
@@ -99,21 +137,81 @@ def dense_crf_from_energy(energy, image, parameters=CAM_CRF):
     if not np.isfinite(energy).all():
         count = int((~np.isfinite(energy)).sum())
         raise ValueError(f"{count} of {energy.size} scores are not finite numbers.")
-    height, width, classes = energy.shape
-    crf = _library().DenseCRF2D(width, height, classes)
-    by_class = energy.reshape(-1, classes).T
-    crf.setUnaryEnergy(np.array(parameters.unary_weight * by_class, np.float32, order="C"))
+
+
+def _by_numba(energies, image, parameters):
+    from wsss_tf.inference import lattice  # numba takes half a second to import
+
+    height, width = image.shape[:2]
+    smoothness = appearance = None
     if parameters.gaussian_weight:
-        crf.addPairwiseGaussian(sxy=parameters.gaussian_sxy, compat=parameters.gaussian_weight)
+        smoothness = lattice.plane_lattice(height, width, parameters.gaussian_sxy)
     if parameters.bilateral_weight:
-        crf.addPairwiseBilateral(
-            sxy=parameters.bilateral_sxy,
-            srgb=parameters.bilateral_srgb,
-            rgbim=np.array(image, order="C"),  # a copy: the library refuses read-only arrays
-            compat=parameters.bilateral_weight,
+        appearance = lattice.colour_lattice(
+            image, parameters.bilateral_sxy, parameters.bilateral_srgb
         )
-    marginals = np.array(crf.inference(parameters.iterations), np.float32)
-    return np.ascontiguousarray(marginals.T).reshape(height, width, classes)
+    marginals = lattice.mean_field(
+        [energy.reshape(height * width, -1) for energy in energies],
+        (smoothness, appearance),
+        (parameters.gaussian_weight, parameters.bilateral_weight),
+        parameters.iterations,
+    )
+    return [field.reshape(height, width, -1) for field in marginals]
+
+
+def _by_pydensecrf(energies, image, parameters):
+    densecrf = _pydensecrf()
+    height, width = image.shape[:2]
+    results = []
+    for energy in energies:
+        classes = energy.shape[-1]
+        crf = densecrf.DenseCRF2D(width, height, classes)
+        crf.setUnaryEnergy(np.array(energy.reshape(-1, classes).T, order="C"))
+        if parameters.gaussian_weight:
+            crf.addPairwiseGaussian(sxy=parameters.gaussian_sxy, compat=parameters.gaussian_weight)
+        if parameters.bilateral_weight:
+            crf.addPairwiseBilateral(
+                sxy=parameters.bilateral_sxy,
+                srgb=parameters.bilateral_srgb,
+                rgbim=image.copy(),  # the library refuses read-only arrays
+                compat=parameters.bilateral_weight,
+            )
+        marginals = np.array(crf.inference(parameters.iterations), np.float32)
+        results.append(np.ascontiguousarray(marginals.T).reshape(height, width, classes))
+    return results
+
+
+def prepare(parameters=CAM_CRF):
+    """Compile what is not compiled yet, so that worker processes find it in numba's cache.
+
+    Args:
+      parameters: `CrfParameters`, of which the library counts.
+
+    Raises:
+      UserError: they want pydensecrf, and it is not installed.
+    """
+    require_library(parameters.library)
+    if parameters.library != "numba":
+        return
+    with _says_after(2, "compiling the dense CRF, which is kept for the next time"):
+        dense_crf(np.full((2, 2, 2), 0.5), np.zeros((2, 2, 3), np.uint8))
+
+
+def require_library(library):
+    """Raise `UserError` if pydensecrf is wanted and not installed."""
+    if library == "pydensecrf":
+        _pydensecrf()
+
+
+@contextlib.contextmanager
+def _says_after(seconds, what):
+    timer = threading.Timer(seconds, print, [what], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def crf_postprocess(
@@ -123,6 +221,7 @@ def crf_postprocess(
     bilateral_sxy=80.0,
     bilateral_srgb=13.0,
     bilateral_weight=10.0,
+    library="numba",
 ):
     """Return the dense CRF as a recipe's `postprocess`.
 
@@ -140,6 +239,7 @@ def crf_postprocess(
         bilateral_sxy=bilateral_sxy,
         bilateral_srgb=bilateral_srgb,
         bilateral_weight=bilateral_weight,
+        library=library,
     )
 
     def postprocess(probabilities, image):
@@ -148,13 +248,13 @@ def crf_postprocess(
     return postprocess
 
 
-def _library():
+def _pydensecrf():
     try:
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
-            "the dense CRF needs pydensecrf, which is not installed: pip install pydensecrf2 "
-            "(Python 3.10 to 3.12; it does not build on 3.13), or go without the CRF "
-            "(infer --nopostprocess, where it is a recipe's)."
+            "pydensecrf is not installed: pip install 'wsss_tf[pydensecrf]' (it needs a C++ "
+            'compiler and Python 3.10 to 3.12), or go without it: the CRF\'s library "numba" '
+            "gives the same."
         ) from error
     return densecrf

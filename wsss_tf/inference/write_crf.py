@@ -2,7 +2,7 @@
 
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference import cam_crf
-from wsss_tf.inference.dense_crf import CAM_CRF
+from wsss_tf.inference.dense_crf import CAM_CRF, prepare
 from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
 from wsss_tf.inference.process_pool import map_in_processes
 
@@ -33,7 +33,8 @@ def crf_source(
       (written, kept): numbers of images.
 
     Raises:
-      UserError: CAM files are missing, broken or of another size; pydensecrf is not installed.
+      UserError: CAM files are missing, broken or of another size; `parameters` want pydensecrf, and
+        it is not installed.
     """
     run = RunFolder(run_dir)
     run.require_cams(source.ids, source.split)
@@ -42,6 +43,9 @@ def crf_source(
         for position, image_id in enumerate(source.ids)
         if overwrite or not cam_crf.is_refined(run, image_id)
     ]
+
+    if todo:
+        prepare(parameters)
 
     def arguments():
         for [picture] in batches_of_equal_size(source, todo, batch_size=1, max_side=max_side):

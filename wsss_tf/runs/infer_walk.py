@@ -59,6 +59,7 @@ def walk_options(
     crf_iterations=1,
     crf_unary_weight=1.0,
     threshold=None,
+    crf_library=RANDOM_WALK_CRF.library,
 ):
     """Return the keyword arguments of `inference.random_walk.label_by_walk`.
 
@@ -67,7 +68,7 @@ def walk_options(
       background_power, affinity_power, steps: as in `label_by_walk`.
       use_crf: refine by the dense CRF.
       crf_scale: divides its widths, which are for pictures of 500 pixels.
-      crf_iterations, crf_unary_weight: as in `dense_crf.CrfParameters`.
+      crf_iterations, crf_unary_weight, crf_library: as in `dense_crf.CrfParameters`.
       threshold: as in `label_by_walk`.
 
     Raises:
@@ -84,15 +85,15 @@ def walk_options(
         "background_power": background_power,
         "affinity_power": affinity_power,
         "steps": steps,
-        "crf": _crf(crf_scale, crf_iterations, crf_unary_weight) if use_crf else None,
+        "crf": _crf(crf_scale, crf_iterations, crf_unary_weight, crf_library) if use_crf else None,
         "threshold": threshold,
     }
 
 
-def _crf(scale, iterations, unary_weight):
+def _crf(scale, iterations, unary_weight, library):
     try:
         parameters = dataclasses.replace(
-            RANDOM_WALK_CRF, iterations=iterations, unary_weight=unary_weight
+            RANDOM_WALK_CRF, iterations=iterations, unary_weight=unary_weight, library=library
         )
     except ValueError as error:
         raise UserError(f"--walk_crf: {error}") from error

@@ -17,6 +17,7 @@ def crf_options(
     iterations=CAM_CRF.iterations,
     crf_scale=1.0,
     unary_weight=CAM_CRF.unary_weight,
+    library=CAM_CRF.library,
 ):
     """Return `powers` and `parameters` of `inference.write_crf.crf_source`.
 
@@ -28,12 +29,16 @@ def crf_options(
       iterations: of the CRF.
       crf_scale: divides its widths, which are for pictures of 500 pixels.
       unary_weight: how much the maps count against its kernels.
+      library: as in `dense_crf.CrfParameters`.
 
     Raises:
       UserError: numbers that contradict each other, or cannot be.
     """
     parameters = dataclasses.replace(
-        scaled_crf(CAM_CRF, crf_scale), iterations=iterations, unary_weight=unary_weight
+        scaled_crf(CAM_CRF, crf_scale),
+        iterations=iterations,
+        unary_weight=unary_weight,
+        library=library,
     )
     return {
         "powers": _powers(background_threshold, powers, thresholds),

@@ -1,10 +1,8 @@
 """The stage that runs the dense CRF on class activation maps."""
 
-import importlib.util
-
-from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.inference import cam_crf
+from wsss_tf.inference.dense_crf import LIBRARIES, require_library
 from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
 from wsss_tf.pipelines.stages import values
@@ -18,6 +16,7 @@ def crf_stage(
     iterations=10,
     scale=1.0,
     unary_weight=1.0,
+    library="numba",
     processes=None,
 ):
     """Return the stage that writes the CRF's marginals and labels, with two background powers.
@@ -30,7 +29,7 @@ def crf_stage(
       thresholds: (low, high) instead of powers. But for what the CRF changes, AffinityNet learns
         background where the strongest class scores below the low one, that class where it scores
         above the high one, nothing between; the maps' best threshold should lie there.
-      iterations, scale, unary_weight: of the CRF, as `refine` takes them.
+      iterations, scale, unary_weight, library: of the CRF, as `refine` takes them.
       processes: worker processes; None for one a processor core.
     """
     values.check_powers("crf_stage.powers", powers)
@@ -39,11 +38,12 @@ def crf_stage(
     values.check_count("crf_stage.iterations", iterations)
     values.check_positive("crf_stage.scale", scale)
     values.check_number("crf_stage.unary_weight", unary_weight)
+    values.check_choice("crf_stage.library", library, LIBRARIES)
     if processes is not None:
         values.check_count("crf_stage.processes", processes, 1)
 
     def resolve(context):
-        check_library()
+        require_library(library)
         of = context.maps_of("crf_stage.maps", maps)
         chosen = _powers(powers, thresholds, of.background_threshold)
         flags = (
@@ -53,7 +53,8 @@ def crf_stage(
             f"--crf_scale={scale:g}",
         )
         # They change nothing in what is written.
-        in_processes = () if processes is None else (f"--crf_processes={processes}",)
+        ways = () if library == "numba" else (f"--crf_library={library}",)
+        ways += () if processes is None else (f"--crf_processes={processes}",)
         run = of.run.name
         labels = {
             f"dense CRF, background power {power:.3g}": of.run / f"{folder}_labels"
@@ -61,7 +62,7 @@ def crf_stage(
         }
         stage = Stage(
             name=name,
-            steps=(("refine", *of.on_split, *flags, *in_processes),),
+            steps=(("refine", *of.on_split, *flags, *ways),),
             inputs={"flags": flags},
             after=(maps,),
             outputs=tuple(
@@ -74,15 +75,6 @@ def crf_stage(
         return Planned(stage, scored=labels, shown=labels)
 
     return Description(name, resolve)
-
-
-def check_library():
-    """Raise `UserError` if the dense CRF's library is not installed."""
-    if importlib.util.find_spec("pydensecrf") is None:
-        raise UserError(
-            "the pipeline needs pydensecrf, which is not installed: pip install pydensecrf2 "
-            "(Python 3.10 to 3.12; it does not build on 3.13)."
-        )
 
 
 def _powers(powers, thresholds, background_threshold):

@@ -63,6 +63,11 @@ def check_thresholds(setting, value):
     )
 
 
+def check_choice(setting, value, choices):
+    """Raise `UserError` unless the value is one of several."""
+    check(setting, value, lambda v: v in choices, " or ".join(map(repr, choices)))
+
+
 def check_files(setting, value):
     """Raise `UserError` unless the value is a list of gin files."""
 

@@ -2,6 +2,7 @@
 
 from wsss_tf.errors import UserError
 from wsss_tf.inference import cam_crf
+from wsss_tf.inference.dense_crf import LIBRARIES, require_library
 from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
 from wsss_tf.pipelines.stages import values
@@ -19,6 +20,7 @@ def walk_stage(
     crf_scale=1.0,
     crf_iterations=1,
     crf_unary_weight=1.0,
+    crf_library="numba",
 ):
     """Return the stage that writes the pseudo labels of the walk.
 
@@ -32,7 +34,8 @@ def walk_stage(
         share of the highest score.
       affinity_power, steps: as the command takes them.
       crf: refine by the dense CRF.
-      crf_scale, crf_iterations, crf_unary_weight: of that CRF, as the command takes them.
+      crf_scale, crf_iterations, crf_unary_weight, crf_library: of that CRF, as the command takes
+        them.
     """
     if background_power is not None:
         values.check_number("walk_stage.background_power", background_power)
@@ -45,6 +48,7 @@ def walk_stage(
     values.check_positive("walk_stage.crf_scale", crf_scale)
     values.check_count("walk_stage.crf_iterations", crf_iterations)
     values.check_number("walk_stage.crf_unary_weight", crf_unary_weight)
+    values.check_choice("walk_stage.crf_library", crf_library, LIBRARIES)
 
     refining = (
         "--walk_crf",
@@ -53,7 +57,12 @@ def walk_stage(
         f"--walk_crf_unary_weight={crf_unary_weight:g}",
     )
 
+    # It changes nothing in what is written.
+    ways = () if crf_library == "numba" or not crf else (f"--crf_library={crf_library}",)
+
     def resolve(context):
+        if crf:
+            require_library(crf_library)
         of = context.maps_of("walk_stage.maps", maps)
         trained = context.trained_by("walk_stage.affinity", affinity)
         if trained.recipe.prepare_source is None:
@@ -76,7 +85,7 @@ def walk_stage(
         affinity_run = f"--affinity_run={run}"
         stage = Stage(
             name=name,
-            steps=(("walk", *of.on_split, affinity_run, *flags),),
+            steps=(("walk", *of.on_split, affinity_run, *flags, *ways),),
             inputs={"flags": flags},
             after=(maps, affinity),
             outputs=(f"{affinity}/pseudo_labels",),
