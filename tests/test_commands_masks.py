@@ -1,6 +1,7 @@
 """Networks that predict masks, through the commands, as a user runs them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
         Image.fromarray(picture).save(tmp_path / f"in/{name}.png")
     options = ["--flip", "--scales=0.5,1", "--max_side=45"]  # a is larger
     out = ok("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", *options)
-    assert "postprocess is not part" in out
+    assert "postprocess is left out" in out
     ok(
         "infer", f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}", "--nopostprocess",
         f"--output={tmp_path / 'out'}", *options,
@@ -126,11 +127,41 @@ def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
     for name, mask in zip("ab", out["mask_bytes"]):
         expected = images.load_mask(tmp_path / f"out/predictions/{name}.png")
         np.testing.assert_array_equal(images.decode_mask(mask), expected)
-    result = run(
-        "export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}",
-        "--background_threshold=0.3",
-    )  # fmt: skip
-    user_error(result, "--background_threshold", "predicts masks")
+    for flag, *words in (
+        ("--background_threshold=0.3", "--background_threshold", "predicts masks"),
+        ("--crf", "--crf", "no dense CRF"),  # the recipe's postprocess is another one
+    ):
+        result = run("export", f"--run_dir={run_dir}", f"--output={tmp_path / 'models'}", flag)
+        user_error(result, *words)
+
+
+def test_export_with_the_crf_gives_the_masks_of_infer(run_dir, tmp_path):
+    import tensorflow as tf
+
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    config = (copy / "config.gin").read_text()
+    config = config.replace("@tiny_network.roll", "@dense_crf.crf_postprocess")
+    line = "from wsss_tf.inference import dense_crf\n"
+    at = config.index("from wsss_tf.")
+    (copy / "config.gin").write_text(config[:at] + line + config[at:])
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (6, 8, 3)).repeat(9, 0).repeat(9, 1).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "in/a.png")
+    run_flags, options = f"--run_dir={copy}", ["--max_side=60"]
+    out = ok("export", run_flags, f"--output={tmp_path / 'models'}", "--crf", *options)
+    assert "postprocess: dense CRF" in out
+    ok("infer", run_flags, f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", *options)
+    model = tf.saved_model.load(tmp_path / "models/1")
+    contents = tf.constant([(tmp_path / "in/a.png").read_bytes()])
+    mask = images.decode_mask(
+        model.signatures["serving_default"](image_bytes=contents)["mask_bytes"][0]
+    )
+    expected = images.load_mask(tmp_path / "out/predictions/a.png")
+    assert (mask.numpy() == expected).mean() > 0.999
+    # This network sees background only, so that masks alone would not show a CRF.
+    assert b"SparseTensorDenseMatMul" in (tmp_path / "models/1/saved_model.pb").read_bytes()
 
 
 def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):

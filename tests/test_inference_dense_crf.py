@@ -242,7 +242,7 @@ def test_inputs_that_cannot_be():
         CrfParameters(gaussian_sxy=0)
     with pytest.raises(ValueError, match="iterations = -1"):
         CrfParameters(iterations=-1)
-    with pytest.raises(ValueError, match="library = 'c'; there are numba, pydensecrf"):
+    with pytest.raises(ValueError, match="library = 'c'; there are numba, tensorflow, pydensecrf"):
         CrfParameters(library="c")
     probs[3, 4, 1] = 0
     with pytest.raises(ValueError, match="too narrow for a picture of this size"):

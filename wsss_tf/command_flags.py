@@ -67,9 +67,9 @@ def define_any_crf(values=flags.FLAGS):
     flags.DEFINE_enum(
         "crf_library",
         "numba",
-        ["numba", "pydensecrf"],
-        "What computes dense CRFs; the results are the same. pydensecrf is slower, and must be "
-        "installed by itself.",
+        ["numba", "tensorflow", "pydensecrf"],
+        "What computes dense CRFs; the results are the same. tensorflow uses a GPU if there is "
+        "one; pydensecrf must be installed by itself.",
         flag_values=values,
     )
 

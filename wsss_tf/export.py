@@ -4,7 +4,7 @@
 
 writes DIR/<version>/, one higher than the highest there, as TensorFlow Serving takes it; a server
 that watches DIR goes over to it. wsss_tf/serving/saved_model.py lists the signatures. Scales, flip
-and the thresholds are part of the graph; a recipe's postprocess (a CRF) is not.
+and the thresholds are part of the graph; so is a recipe's CRF (Recipe.postprocess) with --crf.
 """
 
 import json
@@ -23,6 +23,12 @@ _VERSION = flags.DEFINE_integer(
 )
 _SCALES = flags.DEFINE_list("scales", ["1"], "Factors on the picture's size, all in the graph.")
 _FLIP = flags.DEFINE_bool("flip", False, "Add the mirrored picture.")
+_CRF = flags.DEFINE_bool(
+    "crf",
+    False,
+    "For masks: the dense CRF that is the recipe's postprocess too, so that masks are those of "
+    "wsss_tf.infer. On a CPU it takes longer than a small network.",
+)
 _CAM_OUTPUT = flags.DEFINE_string(
     "cam_output", None, "Network output to use: cam or cam_rv (default: the recipe's)."
 )
@@ -95,6 +101,10 @@ def _cam_model(recipe, net, scales, max_side, run):
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
     from wsss_tf.serving.saved_model import save_cam_model
 
+    if _CRF.value:
+        raise UserError(
+            "--crf means nothing here: the network of this run gives class activation maps."
+        )
     cam_output = _CAM_OUTPUT.value or recipe.cam_output
     threshold, origin = _background_threshold(recipe, run)
     options = {
@@ -128,22 +138,30 @@ def _background_threshold(recipe, run):
 
 def _mask_model(recipe, net, scales, max_side, run):
     """Return the same for a network that predicts masks."""
+    from wsss_tf.inference.graph_crf import RefinedByCrf
     from wsss_tf.inference.limited_side import limited
-    from wsss_tf.runs.training_run import make_predictor
+    from wsss_tf.runs.training_run import make_postprocess, make_predictor
     from wsss_tf.serving.saved_model import save_mask_model
 
     for name in _CAM_FLAGS:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} means nothing here: the network of this run predicts masks.")
-    if recipe.postprocess is not None:
-        print("note: the recipe's postprocess is not part of a SavedModel.")
+    postprocess = make_postprocess(recipe)
+    parameters = getattr(postprocess, "parameters", None)
+    if _CRF.value and parameters is None:
+        raise UserError("--crf: Recipe.postprocess of this run is no dense CRF.")
+    if postprocess is not None and not _CRF.value:
+        print("note: the recipe's postprocess is left out; --crf makes a CRF part of the model.")
+    kept = "none" if postprocess is None else "dense CRF" if _CRF.value else "left out"
     options = {
         "scales": list(scales),
         "flip": _FLIP.value,
         "max_side": max_side,
-        "postprocess": "left out" if recipe.postprocess is not None else "none",
+        "postprocess": kept,
     }
     predictor = make_predictor(recipe, net, scales=scales, flip=_FLIP.value)
+    if _CRF.value:
+        predictor = RefinedByCrf(predictor, parameters)
     predictor = limited(predictor, max_side)
     return lambda *arguments: save_mask_model(predictor, *arguments), options
 

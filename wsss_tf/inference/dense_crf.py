@@ -1,8 +1,9 @@
 """The fully connected CRF of DeepLab: probabilities and a picture in, marginals out.
 
-Mean field runs on the permutohedral lattices of `inference.lattice`, or in pydensecrf, whose
-results are the same; that library is behind these functions and nowhere else. This file imports no
-TensorFlow, so that worker processes start in a moment.
+Mean field runs on the permutohedral lattices of `inference.lattice`; in TensorFlow
+(`inference.graph_crf`), on a GPU where there is one; or in pydensecrf, which is behind these
+functions and nowhere else. The results are the same. This file imports no TensorFlow by itself, so
+that worker processes start in a moment.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import numpy as np
 from wsss_tf.errors import UserError
 
 EPSILON = 1e-5
-LIBRARIES = ("numba", "pydensecrf")
+LIBRARIES = ("numba", "tensorflow", "pydensecrf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,8 @@ class CrfParameters:
       bilateral_srgb: and in colour, of 0..255.
       bilateral_weight: its weight; 0 leaves the kernel out.
       unary_weight: factor on the unary energy: above 1 the scores count more against the kernels.
-      library: what computes it: "numba", `inference.lattice`; or "pydensecrf", which is slower and
-        must be installed by itself.
+      library: what computes it: "numba", the fastest on a CPU; "tensorflow"; or "pydensecrf",
+        which must be installed by itself.
 
     Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs", NIPS 2011.
     """
@@ -122,8 +123,12 @@ def _marginals(energies, image, parameters):
         _check(energy, image)
     if parameters.unary_weight != 1:
         energies = [np.float32(parameters.unary_weight) * energy for energy in energies]
-    compute = _by_numba if parameters.library == "numba" else _by_pydensecrf
-    return compute(energies, image, parameters)
+    compute = {
+        "numba": _by_numba,
+        "tensorflow": _by_tensorflow,
+        "pydensecrf": _by_pydensecrf,
+    }
+    return compute[parameters.library](energies, image, parameters)
 
 
 def _check(energy, image):
@@ -157,6 +162,13 @@ def _by_numba(energies, image, parameters):
         parameters.iterations,
     )
     return [field.reshape(height, width, -1) for field in marginals]
+
+
+def _by_tensorflow(energies, image, parameters):
+    from wsss_tf.inference import graph_crf
+
+    marginals = graph_crf.compiled(parameters)(np.stack(energies, axis=2), image).numpy()
+    return [np.ascontiguousarray(marginals[:, :, field]) for field in range(len(energies))]
 
 
 def _by_pydensecrf(energies, image, parameters):
@@ -245,6 +257,7 @@ def crf_postprocess(
     def postprocess(probabilities, image):
         return dense_crf(probabilities, image, parameters)
 
+    postprocess.parameters = parameters  # for an export, where it is part of the graph
     return postprocess
 
 

@@ -21,7 +21,8 @@ def crf_source(
     Args:
       source: `data.source.Source`, or `files.cam_record.PictureFiles`.
       run_dir: folder with `cams/`; see `files.run_folder` for what is written.
-      processes: worker processes; None for one a processor core.
+      processes: worker processes; None for one a processor core, and for none beside this one
+        where TensorFlow computes it, with threads or a GPU of its own.
       parameters: `dense_crf.CrfParameters`.
       powers: the low and the high background power.
       overwrite: write again what is there; otherwise images with files newer than their CAMs are
@@ -46,6 +47,8 @@ def crf_source(
 
     if todo:
         prepare(parameters)
+    if processes is None and parameters.library == "tensorflow":
+        processes = 1
 
     def arguments():
         for [picture] in batches_of_equal_size(source, todo, batch_size=1, max_side=max_side):
