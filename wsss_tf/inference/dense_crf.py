@@ -167,8 +167,9 @@ def _by_numba(energies, image, parameters):
 def _by_tensorflow(energies, image, parameters):
     from wsss_tf.inference import graph_crf
 
-    marginals = graph_crf.compiled(parameters)(np.stack(energies, axis=2), image).numpy()
-    return [np.ascontiguousarray(marginals[:, :, field]) for field in range(len(energies))]
+    energies = np.stack(energies, axis=2)
+    marginals = graph_crf.compiled(parameters, *energies.shape[2:])(energies, image).numpy()
+    return [np.ascontiguousarray(marginals[:, :, field]) for field in range(marginals.shape[2])]
 
 
 def _by_pydensecrf(energies, image, parameters):

@@ -14,6 +14,8 @@ from wsss_tf.inference.dense_crf import EPSILON
 
 # A corner's coordinates become one int64.
 _KEY_BITS = 62
+# TensorFlow's sparse product takes ten times as long for a matrix of 32 columns or more.
+_COLUMNS = 31
 
 
 def graph_crf(energies, image, parameters):
@@ -21,21 +23,19 @@ def graph_crf(energies, image, parameters):
 
     Args:
       energies: float32 [H, W, F, K], unary energies of F CRFs of K labels on the picture, times
-        their weight.
+        their weight. H and W may be known in the graph only, F and K may not.
       image: uint8 [H, W, 3] RGB.
       parameters: `dense_crf.CrfParameters`.
 
     Returns:
-      float32 [H, W, F, K], summing to one over K. Of any size; the sizes may be known in the graph
-      only.
+      float32 [H, W, F, K], summing to one over K.
 
     Raises:
       tf.errors.InvalidArgumentError: a kernel is too narrow for so large a picture.
     """
-    shape = tf.shape(energies)
-    height, width, fields, labels = tf.unstack(shape)
-    logits = tf.reshape(-energies, [height * width, fields, labels])
-    flat = [height * width, fields * labels]
+    height, width = tf.unstack(tf.shape(energies)[:2])
+    fields, labels = energies.shape[2:]
+    logits = tf.reshape(-energies, [-1, fields, labels])
     y, x = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
     places = tf.cast(tf.reshape(tf.stack([x, y], axis=-1), [-1, 2]), tf.float32)
     kernels = []
@@ -51,9 +51,9 @@ def graph_crf(energies, image, parameters):
         kernels.append((_Filter(tf.concat(features, axis=1), 5), parameters.bilateral_weight))
 
     def update(iteration, probs):
-        probs = tf.reshape(probs, flat)
+        probs = tf.reshape(probs, [-1, fields * labels])
         total = sum(weight * filtered(probs) for filtered, weight in kernels)
-        return iteration + 1, tf.nn.softmax(logits + tf.reshape(total, tf.shape(logits)))
+        return iteration + 1, tf.nn.softmax(logits + tf.reshape(total, [-1, fields, labels]))
 
     probs = tf.nn.softmax(logits)
     if kernels:
@@ -63,13 +63,13 @@ def graph_crf(energies, image, parameters):
             [0, probs],
             parallel_iterations=1,
         )
-    return tf.reshape(probs, shape)
+    return tf.reshape(probs, [height, width, fields, labels])
 
 
-@functools.lru_cache(maxsize=4)
-def compiled(parameters):
-    """Return `graph_crf` with these parameters as a `tf.function` for pictures of any size."""
-    sizes = tf.TensorSpec([None, None, None, None]), tf.TensorSpec([None, None, 3], tf.uint8)
+@functools.lru_cache(maxsize=8)
+def compiled(parameters, fields, labels):
+    """Return `graph_crf` as a `tf.function` of so many CRFs and labels."""
+    sizes = tf.TensorSpec([None, None, fields, labels]), tf.TensorSpec([None, None, 3], tf.uint8)
     return tf.function(
         lambda energies, image: graph_crf(energies, image, parameters), input_signature=sizes
     )
@@ -140,7 +140,12 @@ class _Filter:
         return tf.where(tf.equal(tf.gather(found, place), keys), place, self.count)
 
     def __call__(self, values):
-        """Filter float32 [N, L]."""
+        """Filter float32 [N, L]; L is known."""
+        columns = range(0, values.shape[1], _COLUMNS)
+        parts = [self._filter(values[:, start : start + _COLUMNS]) for start in columns]
+        return tf.concat(parts, axis=1)
+
+    def _filter(self, values):
         matrix = tf.SparseTensor(self.indices, self.weights, self.size)
         on_corners = tf.sparse.sparse_dense_matmul(matrix, values, adjoint_a=True)
         for one, other in self.neighbours:
