@@ -3,7 +3,7 @@
 import importlib.util
 
 from wsss_tf.errors import UserError
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
 from wsss_tf.inference import cam_crf
 from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
@@ -54,22 +54,22 @@ def crf_stage(
         )
         # They change nothing in what is written.
         in_processes = () if processes is None else (f"--crf_processes={processes}",)
-        run = of.run.name
         labels = {
-            f"dense CRF, background power {power:.3g}": of.run / f"{folder}_labels"
-            for folder, power in zip(run_folder.CRF_NAMES, chosen)
+            f"dense CRF, background power {power:.3g}": RunFolder(of.run).crf_labels(low_or_high)
+            for low_or_high, power in zip(CRF_NAMES, chosen)
         }
+        made = RunFolder(of.run.name)
         stage = Stage(
             name=name,
             steps=(("refine", *of.on_split, *flags, *in_processes),),
             inputs={"flags": flags},
             after=(maps,),
             outputs=tuple(
-                f"{run}/{folder}{ending}"
-                for ending in ("", "_labels")
-                for folder in run_folder.CRF_NAMES
+                str(folder(low_or_high))
+                for folder in (made.crf_maps, made.crf_labels)
+                for low_or_high in CRF_NAMES
             ),
-            proof=f"{run}/{run_folder.CRF_NAMES[-1]}_labels",
+            proof=str(made.crf_labels(CRF_NAMES[-1])),
         )
         return Planned(stage, scored=labels, shown=labels)
 
