@@ -137,6 +137,7 @@ def test_mixed_precision_keeps_the_affinity_in_float32():
     close(affinity, ops.pairwise_affinity(tf.cast(rounded, tf.float32), 2), atol=0)
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_published_network():
     network = affinity_network()
     counts = {name: int(np.prod(network.get_layer(name).kernel.shape)) for name in NEW_LAYERS}
