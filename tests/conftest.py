@@ -24,17 +24,21 @@ _GOLDEN = _HERE.parent / "data"
 _LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
 
 
-# Whole files go to the workers of scripts/test.sh, so the longest do so first.
+# Whole files go to the workers of scripts/test.sh, so the longest do so first, by processor time.
 _LONGEST = (
-    "test_pipeline.py",
     "test_commands.py",
-    "test_train_hosts.py",
-    "test_commands_masks.py",
+    "test_pipeline.py",
     "test_affinity_commands.py",
-    "test_ablate_seam.py",
+    "test_commands_masks.py",
+    "test_train_hosts.py",
     "test_infer_beam.py",
-    "test_jax_backend.py",
     "test_commands_sec.py",
+    "test_convert_command.py",
+    "test_backbones.py",
+    "test_training_cpnet_sanet.py",
+    "test_ablate_seam.py",
+    "test_jax_backend.py",
+    "test_serving_saved_model.py",
 )
 
 
