@@ -33,7 +33,7 @@ def run(name, *arguments, cwd=None, fresh=False):
 
 
 def run_script(name, *arguments, cwd=None, fresh=False):
-    """Run a script of the scripts folder to its end, as `run` does."""
+    """Run a script of the scripts folder, or of another path, to its end, as `run` does."""
     line = [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments]
     return _run_line([*map(str, line)], cwd, fresh)
 
@@ -53,15 +53,16 @@ def _run_line(line, cwd, fresh):
         return subprocess.run(line, env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True)
     arguments = line[2:] if line[1] == "-m" else line[1:]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        status = _server().run(arguments, cwd=cwd, env=ENVIRONMENT, stdout=out, stderr=err)
+        options = {"cwd": cwd, "env": ENVIRONMENT, "stdout": out, "stderr": err}
+        status = server_of_commands().run(arguments, **options)
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(line, status, out.read(), err.read())
 
 
 @functools.cache
-def _server():
-    """Return this process' server, which ends with it."""
+def server_of_commands():
+    """Return this process' `CommandServer` with TensorFlow, which ends with it."""
     return command_server.CommandServer(env=ENVIRONMENT)
 
 
@@ -79,6 +80,19 @@ def user_error(result, *words):
         assert word in line
 
 
+def start(name, *arguments, cwd=None):
+    """Start a command of the package, whose output goes nowhere.
+
+    Returns:
+      What has `pid`, `poll()`, `wait()` and `send_signal()` as `subprocess.Popen`.
+    """
+    line, nowhere = command(name, *arguments), subprocess.DEVNULL
+    options = {"cwd": cwd, "env": ENVIRONMENT, "stdout": nowhere, "stderr": nowhere}
+    if not command_server.IS_AVAILABLE:
+        return subprocess.Popen(line, **options)
+    return server_of_commands().start(line[2:], **options)
+
+
 def kill_when(path, name, *arguments, within=120):
     """Start a command of the package and kill it as soon as a file is there.
 
@@ -87,12 +101,7 @@ def kill_when(path, name, *arguments, within=120):
       name, *arguments: as in `command`.
       within: seconds after which it is killed all the same.
     """
-    process = subprocess.Popen(
-        command(name, *arguments),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(name, *arguments)
     deadline = time.time() + within
     while not path.is_file() and time.time() < deadline:
         time.sleep(0.005)

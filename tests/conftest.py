@@ -1,6 +1,7 @@
 """Two logical CPUs, golden files, shared runs, and no state from one test to the next."""
 
 import fcntl
+import math
 import os
 import pathlib
 import signal
@@ -11,19 +12,11 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import as_user
-import gin
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 # What a shell starts in the background has Ctrl-C ignored, and so would have all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Two replicas for the tests of distributed training; fixed once, before any device is used.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
 _HERE = pathlib.Path(__file__).resolve()
 _GOLDEN = _HERE.parent / "data"
@@ -31,18 +24,34 @@ _GOLDEN = _HERE.parent / "data"
 _LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
 
 
-# Whole files go to the workers of scripts/test.sh, so the longest do so first.
+# Whole files go to the workers of scripts/test.sh, so the longest do so first, by processor time.
 _LONGEST = (
-    "test_pipeline.py",
     "test_commands.py",
-    "test_train_hosts.py",
-    "test_commands_masks.py",
+    "test_pipeline.py",
     "test_affinity_commands.py",
-    "test_ablate_seam.py",
+    "test_commands_masks.py",
+    "test_train_hosts.py",
     "test_infer_beam.py",
-    "test_jax_backend.py",
     "test_commands_sec.py",
+    "test_convert_command.py",
+    "test_backbones.py",
+    "test_training_cpnet_sanet.py",
+    "test_ablate_seam.py",
+    "test_jax_backend.py",
+    "test_serving_saved_model.py",
 )
+
+
+def pytest_collection():
+    """Have two replicas for the tests of distributed training; before any device is used.
+
+    It is not called in the process that hands the tests out, which so loads no TensorFlow.
+    """
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 def pytest_collection_modifyitems(items):
@@ -107,9 +116,27 @@ def seam_run(once):
     return once("seam_run", train)
 
 
+@pytest.fixture
+def large_kernels_zero(monkeypatch):
+    """Have kernels of over two million values start as zeros: to draw them takes seconds."""
+    import keras
+
+    draw = keras.initializers.VarianceScaling.__call__
+
+    def start(self, shape, dtype=None):
+        is_large = math.prod(shape) > 2_000_000
+        return keras.ops.zeros(shape, dtype) if is_large else draw(self, shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", start)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state():
     """Reset what Keras and gin keep for the whole process."""
+    import gin
+    import keras
+    import tensorflow as tf
+
     policy = keras.config.dtype_policy()
     # Two strategies of one process would number their collective operations alike, and TensorFlow
     # remembers the shapes under each number.

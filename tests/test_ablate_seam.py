@@ -1,7 +1,7 @@
 """The ablation script: what tables consist of, sharing of runs, and a tiny run from end to end."""
 
 import csv
-import importlib
+import importlib.util
 import json
 import sys
 
@@ -182,9 +182,9 @@ def test_expected_time_is_that_of_the_most_alike(tables):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """Tables 2 and 5 and Figure 6 of one tiny run of the baseline."""
+    """Tables 1, 2 and 5 and Figure 6 of one tiny run of the baseline."""
     folder = tmp_path_factory.mktemp("ablation")
-    out = ok(folder, "--tables=2,5,figure6", "--rows=cam", "--seeds=0", "--scales=0.5,1")
+    out = ok(folder, "--tables=1,2,5,figure6", "--rows=cam", "--seeds=0", "--scales=0.5,1")
     assert "Table 2: Methods on the baseline network" in out
     return folder
 
@@ -192,12 +192,13 @@ def output(tmp_path_factory):
 def test_a_tiny_run_from_end_to_end(output):
     assert sorted(path.name for path in output.iterdir()) == sorted(
         ["cam_0", "tensorboard"]
-        + [f"{x}.{y}" for x in ("table2", "table5", "figure6") for y in ("csv", "md")]
-        + ["figure6.png"]
+        + [f"{x}.{y}" for x in ("table1", "table2", "table5", "figure6") for y in ("csv", "md")]
+        + ["table1.png", "figure6.png"]
     )
     scores = json.loads((output / "cam_0/scores.json").read_text())
     assert scores["cam@1"]["split"] == "val"
-    assert scores.keys() == {"train_seconds", "cam", "gradcam", "gradcam++", "cam@0.5", "cam@1"}
+    evaluations = {"cam", "cam_rv", "gradcam", "gradcam++", "cam@0.5", "cam@1"}
+    assert scores.keys() == {"train_seconds", *evaluations, "cam+crf"}
     # The network's classifier is linear, so Grad-CAM is the plain CAM.
     assert scores["gradcam"]["miou"] == pytest.approx(scores["cam"]["miou"], abs=1e-3)
     assert scores["gradcam++"]["sweep"] != scores["cam"]["sweep"]
@@ -265,7 +266,6 @@ def test_wrong_flags_end_in_one_line(tmp_path, arguments, words):
 
 
 def test_scores_with_the_crf_are_those_of_its_labels(output):
-    ok(output, "--tables=1", "--rows=cam", "--seeds=0", "--scales=0.5,1")
     scores = json.loads((output / "cam_0/scores.json").read_text())["cam+crf"]
     points = {point["threshold"]: point["miou"] for point in scores["sweep"]}
     assert list(points) == [4, 24]

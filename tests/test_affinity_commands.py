@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from as_user import ENVIRONMENT, ROOT, command, ok, run, user_error
+from as_user import ENVIRONMENT, ROOT, command, ok, run, start, user_error
 from PIL import Image
 from scores_by_hand import masks_of, mean_iou
 
@@ -192,7 +192,7 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
         "--crf",
         "--crf_processes=2",
     )
-    done = kill_at_first_map(tmp_path, "infer", *arguments)
+    done = kill_at_first_map(tmp_path, start("infer", *arguments))
     out = ok("infer", *arguments)
     assert f"dense CRF: {24 - done} written, {done} kept" in out
     check_maps(tmp_path, 24)
@@ -206,10 +206,10 @@ def test_killed_refine_goes_on_without_tensorflow(tmp_path):
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{stub.parent}:{ENVIRONMENT['PYTHONPATH']}"}
     run_dir, source = tmp_path / "run", cams_of_files(tmp_path)
     arguments = (f"--run_dir={run_dir}", "--split=all", "--crf_processes=2")
-    done = kill_at_first_map(run_dir, "refine", *arguments, environment=environment)
-    result = subprocess.run(
-        command("refine", *arguments), env=environment, capture_output=True, text=True
-    )
+    line, nowhere = command("refine", *arguments), subprocess.DEVNULL
+    process = subprocess.Popen(line, env=environment, stdout=nowhere, stderr=nowhere)
+    done = kill_at_first_map(run_dir, process)
+    result = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert f"dense CRF: {24 - done} written, {done} kept" in result.stdout, result.stderr
     check_maps(run_dir, 24)
     # What infer --crf writes, whose pictures TensorFlow reads.
@@ -239,11 +239,8 @@ def cams_of_files(folder):
     return source
 
 
-def kill_at_first_map(folder, *line, environment=ENVIRONMENT):
+def kill_at_first_map(folder, process):
     """Kill a command as soon as the CRF has refined a picture; return how many it has refined."""
-    process = subprocess.Popen(
-        command(*line), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     deadline = time.monotonic() + 300
     while not any(folder.glob("crf_high/[!.]*.png")):  # hidden ones are not yet whole
         assert process.poll() is None

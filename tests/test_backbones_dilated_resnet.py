@@ -129,6 +129,7 @@ def test_blocks_begin_as_identities_where_wanted():
     np.testing.assert_array_equal(first, last)
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_parameters_are_the_published_ones():
     def trainable(net):
         return sum(int(np.prod(v.shape)) for v in net.trainable_variables)

@@ -70,6 +70,7 @@ def test_dropout_and_batchnorm_are_where_they_belong():
     assert not any("bn" in x.name for x in vgg16_largefov(width=1 / 64).layers)
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_published_size():
     network = vgg16_largefov()
     assert network.count_params() == 14_714_688 + 4_719_616 + 1_049_600

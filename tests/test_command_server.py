@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from as_user import ENVIRONMENT
+from as_user import ENVIRONMENT, server_of_commands
 
-from wsss_tf.command_server import MODULES, CommandServer
+from wsss_tf.command_server import CommandServer
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def run(server, tmp_path):
     return run
 
 
-def test_operations_and_refusals_with_tensorflow_imported(run, script, tmp_path):
+def test_operations_and_refusals_with_tensorflow_imported(run, script):
     operation = script(
         "import os\n"
         "from absl import flags\n"
@@ -57,18 +57,18 @@ def test_operations_and_refusals_with_tensorflow_imported(run, script, tmp_path)
         "for batch in pictures.batch(8):\n"
         "    print(float(tf.reduce_max(tf.nn.conv2d(batch, kernel, 1, 'SAME'))))\n"
     )
-    with CommandServer(MODULES, ENVIRONMENT) as server:
-        for _ in range(2):
-            status, out, err = run([operation], server)
-            assert status == 0, err
-            assert out.split() == ["[]", "1", "1", "189.0"]
-        status, out, err = run(["wsss_tf.train", "--run_dir="], server)
-        assert (status, out) == (2, "")
-        assert err.splitlines()[-1].startswith("error: --run_dir is missing")
-        assert "Traceback" not in err
-        status, out, err = run(["wsss_tf.train", "--scales=1"], server)  # a flag of another
-        assert status == 2
-        assert "scales" in err
+    server = server_of_commands()
+    for _ in range(2):
+        status, out, err = run([operation], server)
+        assert status == 0, err
+        assert out.split() == ["[]", "1", "1", "189.0"]
+    status, out, err = run(["wsss_tf.train", "--run_dir="], server)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: --run_dir is missing")
+    assert "Traceback" not in err
+    status, out, err = run(["wsss_tf.train", "--scales=1"], server)  # a flag of another
+    assert status == 2
+    assert "scales" in err
 
 
 @pytest.mark.parametrize(

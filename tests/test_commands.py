@@ -277,8 +277,12 @@ def test_train_on_a_folder_of_few_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "infer", "evaluate", "export", "convert", "pipeline", "serving.client"]
-)
+    "name",
+    [
+        "train", "infer", "refine", "walk", "cues", "evaluate", "export", "convert", "pipeline",
+        "serving.client",
+    ],
+)  # fmt: skip
 def test_a_misspelt_flag_ends_in_one_line(name):
     result = run(name, "--no_such_flag=1", fresh=True)
     user_error(result, "no_such_flag")

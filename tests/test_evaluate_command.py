@@ -198,7 +198,7 @@ def test_run_at_a_given_threshold_and_binding(run_dir):
 
 def test_run_without_cams(run_dir):
     (run_dir / "cams/y/z.npz").unlink()
-    result = _evaluate("--run_dir=run", "--split=val", cwd=run_dir.parent, fresh=True)
+    result = _evaluate("--run_dir=run", "--split=val", cwd=run_dir.parent)
     _assert_user_error(
         result, "1 of 2", "z.npz", "python -m wsss_tf.infer --run_dir=run --split=val"
     )

@@ -117,7 +117,7 @@ def test_coarse_stages_are_brought_to_stride_8():
 
 
 def test_saved_network_reloads_without_custom_objects(tmp_path):
-    network = narrow_network(train_batchnorm=True)
+    network = affinity_network(backbone=tiny_backbone, head_width=1 / 16)
     x = np.random.default_rng(0).normal(size=(2, 33, 18, 3)).astype(np.float32)
     network(x, training=True)
     network.save(tmp_path / "affinity.keras")
@@ -137,6 +137,7 @@ def test_mixed_precision_keeps_the_affinity_in_float32():
     close(affinity, ops.pairwise_affinity(tf.cast(rounded, tf.float32), 2), atol=0)
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_published_network():
     network = affinity_network()
     counts = {name: int(np.prod(network.get_layer(name).kernel.shape)) for name in NEW_LAYERS}
@@ -151,9 +152,25 @@ def test_published_network():
     assert deviation == pytest.approx(np.sqrt(2 / 4096), rel=0.01)
 
 
+def test_the_gradient_of_the_affinity_has_one_order_of_sums():
+    @tf.function(input_signature=[tf.TensorSpec([2, 9, 14, 16])])
+    def gradient(features):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            loss = tf.reduce_mean(tf.square(ops.pairwise_affinity(features, 5)))
+        return tape.gradient(loss, features)
+
+    # AddN adds more than two in the order in which their buffers become free: on large networks
+    # that differs from one time to the next.
+    operations = gradient.get_concrete_function().graph.get_operations()
+    assert any(op.type == "StridedSlice" for op in operations)  # the windows
+    assert [len(op.inputs) for op in operations if op.type == "AddN" and len(op.inputs) > 2] == []
+
+
 def test_gradients_are_the_same_bit_for_bit_each_time():
-    net = narrow_network(1 / 2, 1 / 8, train_batchnorm=True, frozen_stages=0, dropout=0.0)
-    images = np.random.default_rng(0).normal(size=(16, 96, 96, 3)).astype("f")
+    keras.utils.set_random_seed(0)
+    net = affinity_network(backbone=tiny_backbone, head_width=1 / 8)
+    images = np.random.default_rng(0).normal(size=(4, 96, 104, 3)).astype("f")
 
     @tf.function
     def gradients():

@@ -185,6 +185,7 @@ def test_unknown_options(options, message):
         cpnet_network(4, backbone=tiny_backbone, **options)
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_parameters_of_the_head_are_the_published_ones():
     def trainable(make, shapes):
         layers = [keras.Input(shape) for shape in shapes]

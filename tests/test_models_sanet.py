@@ -175,6 +175,7 @@ def test_options_reach_the_modules():
     assert set(rates) == {0}
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 def test_parameters_are_the_computed_ones():
     trunk = tiny_backbone(channels=(256, 512, 1024, 2048))
     image = trunk.input

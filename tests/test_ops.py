@@ -1,10 +1,10 @@
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from as_user import ENVIRONMENT, script_ok
 
 from wsss_tf import ops
 
@@ -151,13 +151,17 @@ for size, dilation, padding in [((13, 13), 12, "same"), ((9, 14), 3, "valid")]:
 
 
 @pytest.mark.parametrize("onednn", ["0", "1"])
-def test_dilated_conv_is_the_convolution_with_a_spread_kernel(onednn):
-    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
-    result = subprocess.run(
-        [sys.executable, "-c", _CONVOLVE], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    is_direct, *errors = result.stdout.splitlines()
+def test_dilated_conv_is_the_convolution_with_a_spread_kernel(onednn, tmp_path):
+    (tmp_path / "convolve.py").write_text(_CONVOLVE)
+    if onednn == "1":  # as the commands have it
+        out = script_ok(tmp_path / "convolve")
+    else:
+        environment = {**ENVIRONMENT, "TF_ENABLE_ONEDNN_OPTS": onednn}
+        line = [sys.executable, tmp_path / "convolve.py"]
+        result = subprocess.run(line, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        out = result.stdout
+    is_direct, *errors = out.splitlines()
     if onednn == "1" and is_direct == "False":
         pytest.skip("TensorFlow has no oneDNN here")
     assert is_direct == str(onednn == "1")

@@ -518,7 +518,7 @@ def test_missing_library_is_named_before_anything_is_run(monkeypatch):
     ):
         with pytest.raises(UserError, match=r"pip install 'wsss_tf\[pydensecrf\]'"):
             make(*wanted)
-    with pytest.raises(UserError, match=r"library = 'c'; give 'numba' or 'pydensecrf'"):
+    with pytest.raises(UserError, match=r"library = 'c'; give 'numba' or 'tensorflow' or"):
         make("crf_stage.library='c'")
 
 

@@ -86,7 +86,7 @@ def test_dry_run_loads_every_row(tmp_path, script, table, count):
 
 
 def test_wrong_row_and_binding(tmp_path):
-    result = run_script("ablate_cpnet", f"--output={tmp_path}", "--rows=cpnet5", fresh=True)
+    result = run_script("ablate_cpnet", f"--output={tmp_path}", "--rows=cpnet5")
     user_error(result, "['cpnet5'] unknown")
     user_error(run_script("ablate_cpnet", "--dry_run"), "--output is missing")
 

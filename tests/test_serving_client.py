@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import requests
+import stand_in_server
 from as_user import run, user_error
 from PIL import Image
 from tiny_export import encoded, mask_predictor, picture, save_masks
@@ -17,8 +18,6 @@ from wsss_tf.files import images
 from wsss_tf.files.png import palette
 from wsss_tf.serving import client as client_lib
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
-
-import stand_in_server  # isort: skip, tiny_export puts its folder on the path
 
 PICTURES = {
     "a": picture(40, 52),

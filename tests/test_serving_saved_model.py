@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from as_user import ROOT
 from PIL import Image
 from tiny_export import (
     BACKGROUND_THRESHOLD,
@@ -167,7 +168,8 @@ def test_bad_bytes_are_refused_and_change_nothing(masks):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="skipped: no C compiler")
-def test_a_c_program_makes_the_same_masks(masks, cams, refined, tmp_path):
+def test_a_c_program_makes_the_same_masks(masks, cams, refined, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts/serve")
     from compare_with_infer import build_loader, run_loader
 
     program = build_loader(tmp_path)

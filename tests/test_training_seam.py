@@ -229,8 +229,8 @@ def test_two_replicas_equal_one():
 
     def make_step(is_single):
         step = seam_step(tiny_network())
-        # One device needs no graph, and making one takes longer than three steps.
-        step.compile(poly_sgd(3, NEW_LAYERS, momentum=0.9), run_eagerly=is_single)
+        # Making a graph takes longer than three steps; test_commands.py has replicas in one.
+        step.compile(poly_sgd(3, NEW_LAYERS, momentum=0.9), run_eagerly=True)
         return step
 
     runs = train_on_one_and_two(make_step, batch)

@@ -1,8 +1,5 @@
 """Small SavedModels with random weights, whose masks hold several classes."""
 
-import pathlib
-import sys
-
 import numpy as np
 import tensorflow as tf
 from tiny_network import tiny_mask_network, tiny_network
@@ -10,8 +7,6 @@ from tiny_network import tiny_mask_network, tiny_network
 from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.serving import saved_model
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "scripts" / "serve"))
 
 CLASS_NAMES = ("background", "cat", "blue bird", "Hütte", "dog")
 MAX_PIXELS = 5000

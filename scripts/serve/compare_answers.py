@@ -3,9 +3,9 @@
     python scripts/serve/compare_answers.py --input=FOLDER --model_dir=DIR [--requests=50]
 
 Beside the exported model (the highest version in DIR) a second one is made of it, which gives the
-same masks as numbers, [B, H, W]. Both run in one stand-in server (stand_in_server.py), and each
-picture is asked of both in turn, by REST. The sizes are those of the answers' bodies; the real
-server writes JSON faster than the stand-in, whose writer is Python's.
+same masks as numbers, [B, H, W]. Both run in the tests' stand-in server, and each picture is asked
+of both in turn, by REST. The sizes are those of the answers' bodies; the real server writes JSON
+faster than the stand-in, whose writer is Python's.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     python scripts/serve/load_test.py --input=FOLDER --model_dir=DIR [--clients=1,4,16]
     python scripts/serve/load_test.py --input=FOLDER --server=http://localhost:8501 ...
 
-The first form starts scripts/serve/stand_in_server.py on DIR (the folder of versions) in a process
-of its own and measures REST and gRPC; the second measures a server that runs. Then --requests of
-which --corrupt hold broken bytes are sent by the largest number of clients: just those may fail,
-and with the picture named as the reason. Each request is one picture; none is repeated. Exit
-status 1 if a request was lost or another than the corrupt ones failed.
+The first form starts the tests' stand-in (tests/stand_in_server.py) on DIR (the folder of versions)
+in a process of its own and measures REST and gRPC; the second measures a server that runs. Then
+--requests of which --corrupt hold broken bytes are sent by the largest number of clients: just
+those may fail, and with the picture named as the reason. Each request is one picture; none is
+repeated. Exit status 1 if a request was lost or another than the corrupt ones failed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 from wsss_tf.serving.client import connect, find_pictures
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
 
-_HERE = pathlib.Path(__file__).resolve().parent
+_STAND_IN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "stand_in_server.py"
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def stand_in(models):
             sock.bind(("127.0.0.1", 0))
             ports.append(sock.getsockname()[1])
     line = [
-        sys.executable, str(_HERE / "stand_in_server.py"), f"--rest_api_port={ports[0]}",
+        sys.executable, str(_STAND_IN), f"--rest_api_port={ports[0]}",
         f"--port={ports[1]}", *(f"--model={name}={path}" for name, path in models.items()),
     ]  # fmt: skip
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)

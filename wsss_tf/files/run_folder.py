@@ -148,7 +148,11 @@ class RunFolder(os.PathLike):
 
     def crf(self, name, image_id):
         """Return the path of an image's CRF marginals; `name` is one of CRF_NAMES."""
-        return self.path / name / f"{image_id}.png"
+        return self.crf_maps(name) / f"{image_id}.png"
+
+    def crf_maps(self, name):
+        """Return the folder of the CRF marginals of a name, one of CRF_NAMES."""
+        return self.path / name
 
     def crf_labels(self, name):
         """Return the folder of the masks that the marginals of a name give."""

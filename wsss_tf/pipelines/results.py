@@ -11,9 +11,13 @@ from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
 from wsss_tf.files import images, run_folder
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.pipelines.records import minutes_text, read_record
 
 LABEL_SCORES = "label_scores"  # the stage, and the name of its file
+# What there is in a pipeline's folder beside its run folders.
+SHOWN, PICTURES = "shown", "pictures"
+RESULTS, TABLE, PAGE = "results.json", "results.md", "report.html"
 
 
 def _all_maps(context):
@@ -164,7 +168,7 @@ def write_pictures(context, count):
     """Write `count` pictures that the report shows, for the network to be run on them."""
     load = loader(context.score)
     for position in _shown_positions(context, count):
-        path = context.run_dir / "shown" / "pictures" / f"{context.score.ids[position]}.png"
+        path = context.run_dir / SHOWN / PICTURES / f"{context.score.ids[position]}.png"
         with run_folder.atomic_path(path) as temporary:
             Image.fromarray(load(position)["image"]).save(temporary)
 
@@ -196,15 +200,15 @@ def write_results(context, count, reference):
         cam_metrics=None if maps is None else _cam_metrics(maps, source.split),
     )
     text = table(rows, notes) + "\n" + _markdown([("stage", "minutes"), *minutes], left=1) + "\n"
-    run_folder.write_text(run_dir / "report.html", page)
-    run_folder.write_text(run_dir / "results.md", text)
+    run_folder.write_text(run_dir / PAGE, page)
+    run_folder.write_text(run_dir / TABLE, text)
     results = {"rows": rows, "notes": notes, "minutes": minutes_of}
-    run_folder.write_json(run_dir / "results.json", results)
+    run_folder.write_json(run_dir / RESULTS, results)
 
 
 def _cam_metrics(maps, split):
     """Return what the report's slider is made from: the scores of `score_labels`, if it has any."""
-    path = maps.run / f"metrics_{split}.json"
+    path = RunFolder(maps.run).metrics(split)
     if path.is_file():
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if "sweep" in metrics:
@@ -217,19 +221,19 @@ def _shown(context, maps, load, position):
     height, width = example["image"].shape[:2]
 
     def read(folder):
-        mask = images.load_mask(folder / f"{image_id}.png")
+        mask = images.load_mask(run_folder.mask_path(folder, image_id))
         if mask.shape == (height, width):
             return mask
         return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
     class_ids = cams = None
     if maps is not None:
-        class_ids, cams = run_folder.load_cams(maps.run / "cams", image_id)
+        class_ids, cams = run_folder.load_cams(RunFolder(maps.run).cams, image_id)
     return Shown(
         image_id=image_id,
         image=example["image"],
         labels={what: read(folder) for what, folder in _folders(context, "shown").items()},
-        prediction=read(context.run_dir / "shown" / "predictions"),
+        prediction=read(RunFolder(context.run_dir / SHOWN).predictions),
         mask=example.get("mask"),
         class_ids=class_ids,
         cams=cams,

@@ -1,6 +1,7 @@
 """The stage that writes class activation maps."""
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.pipelines.context import Description, Maps, Planned
 from wsss_tf.pipelines.records import Stage
 from wsss_tf.pipelines.stages.values import check_scales, check_threshold, comma
@@ -39,7 +40,7 @@ def cams_stage(
             raise UserError(
                 f"Recipe.background_threshold = {threshold!r}; give one between 0 and 1."
             )
-        folder = context.run_dir / run
+        folder, made = context.run_dir / run, RunFolder(run)
         sizes = (f"--scales={comma(scales)}", "--flip" if flip else "--noflip")
         on_split = (f"--run_dir={folder}", f"--split={context.train.split}")
         threshold_flag = f"--background_threshold={threshold:g}"
@@ -48,8 +49,8 @@ def cams_stage(
             steps=(("infer", *on_split, *sizes, threshold_flag),),
             inputs={"flags": [*sizes, threshold_flag]},
             after=(run,),
-            outputs=(f"{run}/cams", f"{run}/pseudo_labels"),
-            proof=f"{run}/cams",
+            outputs=(str(made.cams), str(made.pseudo_labels)),
+            proof=str(made.cams),
         )
         return Planned(stage, maps=Maps(folder, on_split, threshold, what))
 

@@ -1,6 +1,6 @@
 """The stage that runs the dense CRF on class activation maps."""
 
-from wsss_tf.files import run_folder
+from wsss_tf.files.run_folder import CRF_NAMES, RunFolder
 from wsss_tf.inference import cam_crf
 from wsss_tf.inference.dense_crf import LIBRARIES, require_library
 from wsss_tf.pipelines.context import Description, Planned
@@ -55,22 +55,22 @@ def crf_stage(
         # They change nothing in what is written.
         ways = () if library == "numba" else (f"--crf_library={library}",)
         ways += () if processes is None else (f"--crf_processes={processes}",)
-        run = of.run.name
         labels = {
-            f"dense CRF, background power {power:.3g}": of.run / f"{folder}_labels"
-            for folder, power in zip(run_folder.CRF_NAMES, chosen)
+            f"dense CRF, background power {power:.3g}": RunFolder(of.run).crf_labels(low_or_high)
+            for low_or_high, power in zip(CRF_NAMES, chosen)
         }
+        made = RunFolder(of.run.name)
         stage = Stage(
             name=name,
             steps=(("refine", *of.on_split, *flags, *ways),),
             inputs={"flags": flags},
             after=(maps,),
             outputs=tuple(
-                f"{run}/{folder}{ending}"
-                for ending in ("", "_labels")
-                for folder in run_folder.CRF_NAMES
+                str(folder(low_or_high))
+                for folder in (made.crf_maps, made.crf_labels)
+                for low_or_high in CRF_NAMES
             ),
-            proof=f"{run}/{run_folder.CRF_NAMES[-1]}_labels",
+            proof=str(made.crf_labels(CRF_NAMES[-1])),
         )
         return Planned(stage, scored=labels, shown=labels)
 

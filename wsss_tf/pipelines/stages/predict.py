@@ -1,6 +1,7 @@
 """Stages that predict masks with a trained network."""
 
 from wsss_tf.data.fingerprint import fingerprint
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.pipelines.context import Description, Planned, Scores
 from wsss_tf.pipelines.records import Stage
 
@@ -26,9 +27,9 @@ def scores_stage(run="segmentation", name=None, what="network", compares=False):
             return Planned(None, scores=Scores(what, None, note))
         source = trained.true_source(split)
         on_split = (f"--run_dir={context.run_dir / run}", f"--split={split}")
-        metrics = f"{run}/metrics_{split}.json"
+        made = RunFolder(run)
         if source.has_masks:
-            scores = Scores(what, context.run_dir / metrics)
+            scores = Scores(what, context.run_dir / made.metrics(split))
         else:
             note = f"Split {split!r} of {source.name} has no masks to score the network against."
             scores = Scores(what, None, note)
@@ -38,8 +39,8 @@ def scores_stage(run="segmentation", name=None, what="network", compares=False):
             inputs={"data": fingerprint(source)},
             after=(run,),
             # Scores and reports are written over, also those that were made by hand.
-            outputs=(f"{run}/predictions",),
-            proof=metrics if source.has_masks else f"{run}/predictions",
+            outputs=(str(made.predictions),),
+            proof=str(made.metrics(split) if source.has_masks else made.predictions),
         )
         return Planned(stage, scores=scores)
 
@@ -64,16 +65,16 @@ def masks_stage(run="segmentation", name="masks", what="network, on the pictures
             f"--split={context.train.split}",
             f"--output={folder}",
         )
-        made = ("predictions", "checked_images.json", "bad_images.json")
+        made = RunFolder(name)
         stage = Stage(
             name=name,
             steps=(command,),
             inputs={"data": context.train_data},
             after=(run,),
-            outputs=tuple(f"{name}/{file}" for file in made),
-            proof=f"{name}/predictions",
+            outputs=tuple(map(str, (made.predictions, made.checked_images, made.bad_images))),
+            proof=str(made.predictions),
         )
-        masks = folder / "predictions"
+        masks = RunFolder(folder).predictions
         return Planned(stage, scored={what: masks}, made={"masks of the pictures": masks})
 
     return Description(name, resolve)

@@ -2,9 +2,9 @@
 
 import functools
 
+from wsss_tf.pipelines import results
 from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
-from wsss_tf.pipelines.results import LABEL_SCORES, write_pictures, write_results
 from wsss_tf.pipelines.stages.values import check_count
 
 
@@ -22,29 +22,29 @@ def report_stage(name="report", run="segmentation", images=12, reference=None):
 
     def resolve(context):
         context.trained_by("report_stage.run", run)
-        shown = context.run_dir / "shown"
+        shown = context.run_dir / results.SHOWN
         predict = (
-            functools.partial(write_pictures, context, images),
+            functools.partial(results.write_pictures, context, images),
             (
                 "infer",
                 f"--run_dir={context.run_dir / run}",
-                f"--input={shown / 'pictures'}",
+                f"--input={shown / results.PICTURES}",
                 f"--output={shown}",
             ),
         )
-        write = functools.partial(write_results, context, images, reference)
+        write = functools.partial(results.write_results, context, images, reference)
         scored = [one.name for one in context.stages if context.planned[one.name].scores]
-        labels = [LABEL_SCORES] if LABEL_SCORES in context.planned else []
+        labels = [results.LABEL_SCORES] if results.LABEL_SCORES in context.planned else []
         stage = Stage(
             name=name,
             steps=(*predict, write) if images else (write,),
             inputs={"images": images, "full_supervision": context.full_supervision},
             after=(run, *labels, *scored),
-            outputs=("shown", "results.json", "results.md", "report.html"),
-            proof="results.json",
+            outputs=(results.SHOWN, results.RESULTS, results.TABLE, results.PAGE),
+            proof=results.RESULTS,
             # Pictures of another choice must not be left among those shown.
             is_resumable=False,
         )
-        return Planned(stage, made={"report": context.run_dir / "report.html"})
+        return Planned(stage, made={"report": context.run_dir / results.PAGE})
 
     return Description(name, resolve)

@@ -4,18 +4,10 @@ import json
 
 from wsss_tf.data.fingerprint import fingerprint
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
 from wsss_tf.pipelines.stages.values import check, check_files
-
-_MADE = (
-    "config.gin",
-    "class_names.txt",
-    "checkpoints",
-    "tensorboard",
-    "checked_images.json",
-    "bad_images.json",
-)
 
 
 def train_stage(name, recipe, after=(), paths=None):
@@ -70,13 +62,22 @@ def _stage(context, name, trained, data, after, paths):
         f"--gin_bindings={parameter}={_quoted(context.run_dir / path)}"
         for parameter, path in paths.items()
     ]
+    run = RunFolder(name)
+    made = (
+        run.config,
+        run.class_names,
+        run.checkpoints,
+        run.tensorboard,
+        run.checked_images,
+        run.bad_images,
+    )
     return Stage(
         name=name,
         steps=(("train", *trained.flags, *bindings, f"--run_dir={context.run_dir / name}"),),
         inputs={**trained.inputs, "data": data},
         after=tuple(after),
-        outputs=tuple(f"{name}/{file}" for file in _MADE),
-        proof=f"{name}/checkpoints/last.keras",
+        outputs=tuple(map(str, made)),
+        proof=str(run.network()),
     )
 
 

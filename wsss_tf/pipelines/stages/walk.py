@@ -1,6 +1,7 @@
 """The stage that spreads class activation maps by a random walk on AffinityNet's affinities."""
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference import cam_crf
 from wsss_tf.inference.dense_crf import LIBRARIES, require_library
 from wsss_tf.pipelines.context import Description, Planned
@@ -81,18 +82,18 @@ def walk_stage(
             f"--walk_steps={steps}",
             *(refining if crf else ("--nowalk_crf",)),
         )
-        run = context.run_dir / affinity
+        run, written = context.run_dir / affinity, str(RunFolder(affinity).pseudo_labels)
         affinity_run = f"--affinity_run={run}"
         stage = Stage(
             name=name,
             steps=(("walk", *of.on_split, affinity_run, *flags, *ways),),
             inputs={"flags": flags},
             after=(maps, affinity),
-            outputs=(f"{affinity}/pseudo_labels",),
-            proof=f"{affinity}/pseudo_labels",
+            outputs=(written,),
+            proof=written,
         )
-        labels = {"random walk": run / "pseudo_labels"}
-        made = {"masks of the pictures": run / "pseudo_labels"}
+        masks = RunFolder(run).pseudo_labels
+        labels, made = {"random walk": masks}, {"masks of the pictures": masks}
         return Planned(stage, scored=labels, shown=labels, made=made)
 
     return Description(name, resolve)

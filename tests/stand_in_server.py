@@ -1,6 +1,6 @@
-"""A stand-in for TensorFlow Serving: the same interfaces, for tests and for trying a client.
+"""A stand-in for TensorFlow Serving: the same interfaces, for tests where there is no Docker.
 
-    python scripts/serve/stand_in_server.py --model=segmentation=DIR [--rest_api_port=8501]
+    python tests/stand_in_server.py --model=segmentation=DIR [--rest_api_port=8501]
 
 serves the highest version in DIR, and goes over to a higher one when it appears: status and
 predictions over REST, in row and column format, and, with tensorflow-serving-api installed, over
