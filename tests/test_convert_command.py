@@ -368,6 +368,7 @@ def test_shapes_are_those_of_the_facts():
     assert len(deeplab) == 191 + 2 + 8 + 2
 
 
+@pytest.mark.usefixtures("large_kernels_zero")
 @pytest.mark.parametrize("width", [1, WIDTH])
 def test_every_variable_of_the_networks_here_has_its_tensor(width):
     network = narrow_seam(20, width)

@@ -11,6 +11,9 @@ from wsss_tf.pipelines.settings import load_pipeline
 from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.training.initial_weights import load_initial_weights
 
+# Shapes and names only.
+pytestmark = pytest.mark.usefixtures("large_kernels_zero")
+
 SEAM_LAYERS = ("fc8", "f8_3", "f8_4", "f9")
 DEEPLAB_LAYERS = ("conv_fov", "conv_fov2", "cls_conv")
 ROOT = pathlib.Path(__file__).resolve().parent.parent

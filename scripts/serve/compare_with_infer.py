@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,8 +36,10 @@ def build_loader(folder):
 
     library = pathlib.Path(tf.__file__).parent
     program = pathlib.Path(folder) / "load_model"
+    # The library has hundreds of thousands of symbols: this linker takes 2 seconds, not 9.
+    linker = ["-fuse-ld=gold"] if shutil.which("ld.gold") else []
     line = [
-        os.environ.get("CC", "cc"), "-O1", "-Wall", f"-I{tf.sysconfig.get_include()}",
+        os.environ.get("CC", "cc"), *linker, "-O1", "-Wall", f"-I{tf.sysconfig.get_include()}",
         str(_HERE / "load_model.c"), "-o", str(program), f"-L{library}", f"-Wl,-rpath,{library}",
         "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2",
     ]  # fmt: skip
