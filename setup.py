@@ -54,6 +54,8 @@ setup(
         # Beam wants protobuf below 7 and Pillow below 13; up to 2.68 a protobuf that is too old for
         # TensorFlow 2.21.
         "beam": ["apache-beam>=2.77,<3"],
+        # For wsss_tf.labels: packed run lengths of COCO, and data.yaml of YOLO.
+        "labels": ["pycocotools>=2.0.8,<3", "pyyaml>=6,<7"],
         "profile": ["xprof>=2.24,<3"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         # dill and importlib_resources are what tensorflow-datasets' builder test case needs.
