@@ -64,6 +64,8 @@ setup(
             "pytest-xdist>=3.8,<4",
             "ruff==0.17.6",
             "jax>=0.6,<0.11",  # that networks run on Keras' other backends
+            "pycocotools>=2.0.8,<3",
+            "pyyaml>=6,<7",
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
             "apache-beam>=2.77,<3",

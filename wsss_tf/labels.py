@@ -17,8 +17,6 @@ folders     folder with a folder of pictures for each class
 csv         table: label cells in each row, or a column of 0 and 1 for each class
 """
 
-import pathlib
-
 from absl import flags
 
 from wsss_tf import command
@@ -67,19 +65,7 @@ def main():
     written = write.write_labels(
         annotations, _OUTPUT.value, _PICTURES.value, _MASKS.value, _OVERWRITE.value
     )
-    _report(written)
-
-
-def _report(written):
-    output = pathlib.Path(_OUTPUT.value)
-    counts = [f"{name} {count}" for name, count in written.counts.items() if count]
-    more = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
-    print(f"{output}: {written.pictures} pictures")
-    print(f"{output.parent / 'class_names.txt'}: background and {len(written.counts)} classes")
-    print(f"pictures that show each class: {', '.join(counts[:20])}{more}")
-    if written.masks is not None:
-        print(f"{output.parent / 'SegmentationClass'}: {written.masks} masks")
-    for line in written.notes.lines():
+    for line in written.lines():
         print(line)
 
 

@@ -51,7 +51,7 @@ def read_table(source, label_separator=None):
     else:
         cells, result.class_names = _class_columns(path, rows, (image_columns or [0])[0])
         label_separator = label_separator or "none"
-    split = _splitter(path, [cell for _, _, row in cells for cell in row], label_separator)
+    split = _splitter(path, [row for _, _, row in cells], label_separator)
     for line, name, row in cells:
         where = f"{path}, line {line}"
         if not name:
@@ -180,11 +180,17 @@ def _class_columns(path, rows, image_column):
     return cells, r.declared(names.values())
 
 
-def _splitter(path, cells, separator):
-    """Return the function that splits a cell into labels."""
+def _splitter(path, rows, separator):
+    """Return the function that splits a cell into labels, found in the cells of all rows."""
     if separator is None:
+        cells = [cell for row in rows for cell in row]
         found = [key for key in (";", "|", ",") if any(key in cell for cell in cells)]
-        symbol = found[0] if found else _space_if_plain(path, cells)
+        if found:
+            symbol = found[0]
+        elif any(sum(map(bool, row)) > 1 for row in rows):
+            symbol = None  # each label has its cell
+        else:
+            symbol = _space_if_plain(path, cells)
     else:
         symbol = _SEPARATORS.get(separator)
     return lambda cell: [

@@ -35,16 +35,29 @@ class Written:
     """What was written.
 
     Attributes:
+      output: the table.
       pictures: number of rows.
       counts: {class name: number of pictures}, in the order of class_names.txt.
       masks: number of masks; None if none were asked for.
       notes: `record.Notes`, to which the writer has added its own.
     """
 
+    output: pathlib.Path
     pictures: int
     counts: dict
     masks: int | None
     notes: r.Notes
+
+    def lines(self, most=20):
+        """Yield what a user wants to know of it, with at most so many classes."""
+        counts = [f"{name} {count}" for name, count in self.counts.items() if count]
+        more = f" and {len(counts) - most} more" if len(counts) > most else ""
+        yield f"{self.output}: {self.pictures} pictures"
+        yield f"{self.output.parent / NAMES_FILE}: background and {len(self.counts)} classes"
+        yield f"pictures that show each class: {', '.join(counts[:most])}{more}"
+        if self.masks is not None:
+            yield f"{self.output.parent / MASK_FOLDER}: {self.masks} masks"
+        yield from self.notes.lines()
 
 
 def write_labels(annotations, output, pictures=None, masks=False, overwrite=False):
@@ -91,7 +104,7 @@ def write_labels(annotations, output, pictures=None, masks=False, overwrite=Fals
         written = _write_masks(annotations, records, place, names, folder, overwrite)
     write_text(output.parent / NAMES_FILE, "\n".join([r.BACKGROUND, *names]) + "\n")
     write_text(output, _table(place, rows, names))
-    return Written(len(rows), {name: counts[name] for name in names}, written, notes)
+    return Written(output, len(rows), {name: counts[name] for name in names}, written, notes)
 
 
 def check_output(output, overwrite=False):
