@@ -224,7 +224,7 @@ def test_existing_files_are_kept(root, tmp_path):
     assert kept.read_bytes() == b"mine"
     ok("coco", source, root)
     assert kept.read_bytes() == b"mine"
-    with pytest.raises(UserError, match="image_labels.csv is there already; say --overwrite"):
+    with pytest.raises(UserError, match=r"labels\.csv is there already; say --overwrite"):
         ok("coco", source, root)
     ok("coco", source, root, masks=True, overwrite=True)
     np.testing.assert_array_equal(mask(root, "sub/b.png"), files.drawn(files.MASK_B))
