@@ -230,7 +230,9 @@ def test_boxes_and_bare_classes_of_coco(tmp_path):
         (lambda c: c["annotations"][1].update(segmentation="x"), "neither polygons nor run"),
         (lambda c: c["annotations"][1].update(segments_info=[]), "panoptic"),
         (lambda c: c["images"][1].update(id=139), "image 2: id 139 is there twice"),
-        (lambda c: c["images"].insert(0, 5), "image 1: 'id' is missing"),
+        (lambda c: c["images"].insert(0, 5), "image 1: is no object with 'id', but int"),
+        (lambda c: c["categories"].insert(0, []), "category 1: is no object"),
+        (lambda c: c["annotations"].insert(0, None), "annotation 1: is no object"),
         (lambda c: c["categories"][0].update(name=" "), "category 1: a class without a name"),
         (lambda c: c["categories"][0].update(name="a;b"), "category 1: the class 'a;b' holds ';'"),
     ],
@@ -239,6 +241,11 @@ def test_wrong_coco_files(change, message, tmp_path):
     content = files.coco()
     change(content)
     refused(message, "coco", tmp_path / "a.json", content)
+
+
+def test_a_format_of_one_file_is_no_folder(tmp_path):
+    refused("is a folder; name the JSON file", "coco", tmp_path)
+    refused("no such file", "cvat", tmp_path / "annotations.xml")
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", "\0", "[" * 100_000, '{"images": NaN}'])
@@ -330,6 +337,7 @@ def test_rectangles_points_and_other_files_of_labelme(tmp_path):
 
 def test_wrong_labelme_files(tmp_path):
     refused("no LabelMe JSON", "labelme", tmp_path / "a.json", {})
+    refused("no such file or folder", "labelme", tmp_path / "none")
     shapes = [files.labelme_shape("cat", [[1, "x"], [2, 3], [4, 5]])]
     text = files.labelme("a.jpg", shapes)
     refused("a.json, shape 1: points must be pairs", "labelme", tmp_path / "a.json", text)
@@ -376,10 +384,38 @@ def test_what_label_studio_has_besides_outlines(tmp_path):
     ]
 
 
+def test_label_studio_s_shapes_with_labels_apart(tmp_path):
+    polygon = files.label_studio_polygon("cat", files.CAT)
+    del polygon["value"]["polygonlabels"]
+    apart = {**polygon, "type": "labels", "value": {"labels": ["cat"]}}
+    polygon["type"] = "polygon"
+    unnamed = {**polygon, "id": "other"}
+    taxonomy = {"type": "taxonomy", "value": {"taxonomy": [["animal", "cat"]]}, "id": "t"}
+    choice = files.label_studio_choice("dog")
+    del choice["id"]
+    tasks = [
+        files.label_studio_task(1, "a.jpg", [[polygon, apart]]),
+        files.label_studio_task(2, "b.jpg", [[unnamed, choice]]),
+        files.label_studio_task(3, "c.jpg", [[taxonomy]]),
+    ]
+    annotations = read("label_studio", tmp_path / "a.json", tasks)
+    assert classes(annotations) == {"a.jpg": {"cat"}, "b.jpg": {"dog"}, "c.jpg": set()}
+    assert [s.has_pixels for record in annotations.records for s in record.shapes] == [False] * 2
+    assert [*annotations.notes.lines()] == [
+        "results that name no class, passed over: 2 (b.jpg, result 1, c.jpg, result 1)"
+    ]
+
+
 def test_wrong_label_studio_files(tmp_path):
     path = tmp_path / "a.json"
     refused("not a list of tasks", "label_studio", path, {"a": 1})
     refused("as JSON, not JSON-MIN", "label_studio", path, [{"image": "a.jpg", "choice": "cat"}])
+    refused(
+        "task 1, result 2: is no object",
+        "label_studio",
+        path,
+        [files.label_studio_task(1, "a.jpg", [[files.label_studio_choice("cat"), 5]])],
+    )
     refused("task 1: no picture", "label_studio", path, [files.label_studio_task(1, "text", [[]])])
 
 
@@ -533,6 +569,7 @@ def test_which_picture_a_name_means(tmp_path):
     pictures = Pictures(tmp_path)
     assert pictures.find(["a/x.jpg"])[0] == "a/x"
     assert pictures.find(["C:\\data\\b\\X.JPG"])[0] == "b/x"
+    assert pictures.find(["t/v/a/x.jpg"])[0] == "a/x"
     assert pictures.find(["x.jpg"]) == (None, ["a/x", "b/x"])
     assert pictures.find(["c/x.jpg"]) == (None, [])
     assert pictures.find(["c/x.jpg", "t.v2"])[0] == "t.v2"

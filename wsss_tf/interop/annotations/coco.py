@@ -23,7 +23,8 @@ def read_coco(source):
     names = {}
     for i, category in enumerate(content["categories"], 1):
         where = f"{path}, category {i}"
-        names[member(category, "id", int, where)] = r.class_name(category.get("name"), where)
+        key = member(category, "id", int, where)
+        names[key] = r.class_name(category.get("name"), where)
     result = r.Annotations([], r.declared(names[key] for key in sorted(names)), largest_first=True)
     records = {}
     for i, image in enumerate(content["images"], 1):

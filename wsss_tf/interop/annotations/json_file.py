@@ -26,7 +26,9 @@ def member(value, key, kind, where, default=None):
     Raises:
       UserError: `value` is no object, the key is missing, or what it holds is of another kind.
     """
-    found = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: is no object with {key!r}, but {type(value).__name__}.")
+    found = value.get(key)
     if found is None and default is not None:
         return default
     if not isinstance(found, kind) or isinstance(found, bool):

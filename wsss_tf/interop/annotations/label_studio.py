@@ -1,5 +1,6 @@
 """Label Studio's JSON export: choices, boxes, polygons, ellipses; of brush strokes the class."""
 
+import collections
 import re
 import urllib.parse
 
@@ -11,6 +12,9 @@ _NOT_ANNOTATED = "tasks without an annotation, or skipped"
 _BRUSH = "brush strokes, which give a class but are not converted to masks"
 _SEVERAL = "tasks that several people annotated: all their classes, no mask"
 _PART_CHOICES = "choices about a part of a picture, passed over"
+_NO_CLASS = "results that name no class, passed over"
+# Without labels of their own; a picture with one has no mask.
+_SHAPES = {"rectangle", "polygon", "ellipse", "brush", "bitmask", "keypoint", "vector"}
 # What Label Studio puts before the name of an uploaded file.
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 _PICTURE = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", re.IGNORECASE)
@@ -84,38 +88,43 @@ def _path_of(address):
 def _read_regions(annotation, record, where, notes):
     """Add what one person's annotation says to a record."""
     regions = member(annotation, "result", list, where, default=[])
-    parts = {
-        region.get("id")
-        for region in regions
-        if isinstance(region, dict) and region.get("type") not in ("choices", "labels", "taxonomy")
-    }
+    regions_of = collections.defaultdict(set)  # kinds of result by the id that they share
+    for i, region in enumerate(regions, 1):
+        kind = member(region, "type", str, f"{where}, result {i}", default="relation")
+        if isinstance(region.get("id"), str):
+            regions_of[region["id"]].add(kind)
     for i, region in enumerate(regions, 1):
         there = f"{where}, result {i}"
-        kind = member(region, "type", str, there, default="relation")
+        named = f"{record.names[0]}, result {i}"
+        kind = region.get("type") or "relation"
         if kind == "relation":
             continue
+        key = region.get("id")
+        others = regions_of[key] - {kind} if isinstance(key, str) else set()
         value = member(region, "value", dict, there, default={})
         labels = value.get(kind, value.get("labels"))
-        if kind == "choices" and region.get("id") in parts:
-            notes.add(_PART_CHOICES, f"{record.names[0]}, result {i}")
+        if kind == "choices" and others:
+            notes.add(_PART_CHOICES, named)
             continue
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            continue  # a rating, a text, or a shape whose labels are a result of their own
+            if "labels" not in others:  # which name the class of a shape
+                notes.add(_NO_CLASS, named)
+            if kind in _SHAPES:
+                record.shapes.append(r.Shape(r.BACKGROUND))
+            continue
         labels = [r.class_name(label, there) for label in labels]
         if kind in ("choices", "labels"):
             record.class_names.update(labels)
-            if kind == "labels" and region.get("id") in parts:
-                record.shapes += [r.Shape(label) for label in labels]
             continue
         size = r.size_of(region.get("original_height"), region.get("original_width"))
         record.size = size or record.size
         found, enough = _polygon(kind, value, there)
         if kind == "brushlabels":
-            notes.add(_BRUSH, f"{record.names[0]}, result {i}")
+            notes.add(_BRUSH, named)
         if enough:
             record.shapes += [r.Shape(label, found) for label in labels]
         else:
-            notes.add(r.NO_POINTS, f"{record.names[0]}, result {i}")
+            notes.add(r.NO_POINTS, named)
 
 
 def _polygon(kind, value, where):

@@ -33,9 +33,11 @@ class Pictures:
             raise UserError(f"{folder}: no such folder of pictures.")
         self.folder = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
         self.files = find_pictures(self.folder, leave_out="SegmentationClass")
-        self._ids_by_last = collections.defaultdict(list)
+        self._ids_by_end = collections.defaultdict(list)
         for picture_id in self.files:
-            self._ids_by_last[_parts(picture_id)[-1]].append(picture_id)
+            parts = _parts(picture_id)
+            for i in range(len(parts)):
+                self._ids_by_end[parts[i:]].append((picture_id, parts))
 
     def find(self, names):
         """Return (id, name) of the picture that one of the names fits; (None, ids) if none does.
@@ -54,17 +56,15 @@ class Pictures:
 
     def _fits(self, stem):
         parts = _parts(stem)
-        if not parts:
-            return []
         fits = []
-        for picture_id in self._ids_by_last.get(parts[-1], ()):
-            own = _parts(picture_id)
-            common = min(len(own), len(parts))
-            if own[-common:] == parts[-common:]:
-                fits.append((own == parts, _same_case(picture_id, stem), picture_id))
-        # The whole path, then upper and lower case alike, are better than what fits otherwise.
-        best = max((fit[:2] for fit in fits), default=None)
-        return [fit[2] for fit in fits if fit[:2] == best]
+        for i in range(len(parts)):
+            for picture_id, own in self._ids_by_end.get(parts[i:], ()):
+                if i == 0 or len(own) == len(parts) - i:
+                    # The whole path is best, then a long end, then upper and lower case alike.
+                    rank = (own == parts, len(parts) - i, _same_case(picture_id, stem))
+                    fits.append((rank, picture_id))
+        best = max((rank for rank, _ in fits), default=None)
+        return [picture_id for rank, picture_id in fits if rank == best]
 
     def row_name(self, picture_id):
         """Return what image_labels.csv calls a picture: its path with suffix."""
@@ -89,7 +89,7 @@ def _without_suffix(name):
 
 
 def _parts(name):
-    """Return the folders and the last part of a name, of one writing."""
+    """Return the folders and the last part of a name, a tuple, all in one writing."""
     name = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
     parts = []
     for part in name.split("/"):
@@ -97,7 +97,7 @@ def _parts(name):
             parts.pop()
         elif part.strip() not in ("", ".", ".."):
             parts.append(part.strip())
-    return parts
+    return tuple(parts)
 
 
 def _same_case(picture_id, name):
