@@ -234,6 +234,8 @@ def test_boxes_and_bare_classes_of_coco(tmp_path):
         (lambda c: c["categories"].insert(0, []), "category 1: is no object"),
         (lambda c: c["annotations"].insert(0, None), "annotation 1: is no object"),
         (lambda c: c["categories"][0].update(name=" "), "category 1: a class without a name"),
+        (lambda c: c["categories"][0].update(name="a\0"), "category 1: .* control character"),
+        (lambda c: c["categories"][0].update(name="\ud800"), "category 1: .* control character"),
         (lambda c: c["categories"][0].update(name="a;b"), "category 1: the class 'a;b' holds ';'"),
     ],
 )

@@ -115,6 +115,24 @@ def test_a_name_with_a_space_alone_in_all_cells(root, tmp_path):
     assert classes_of(root) == expected
 
 
+def test_odd_names(tmp_path):
+    names = ['p, "q".jpg', "#1;2.jpg", "Größe.v2.png", "日本/x y.jpg"]
+    classes = ["a,b", '"q"', "l'été  d'or", "日本"]
+    files.write_pictures(tmp_path, names)
+    shapes = [files.labelme_shape(name, files.CAT) for name in classes]
+    (tmp_path / "json").mkdir()
+    for i, name in enumerate(names):
+        text = files.labelme(f"../{name}", shapes[i : i + 2])
+        (tmp_path / f"json/{i}.json").write_text(text)
+    ok("labelme", tmp_path / "json", tmp_path)
+    assert classes_of(tmp_path) == {
+        'p, "q"': {"a,b", '"q"'},
+        "#1;2": {'"q"', "l'été d'or"},
+        "Größe.v2": {"l'été d'or", "日本"},
+        "日本/x y": {"日本"},
+    }
+
+
 def test_a_folder_for_each_class(tmp_path):
     names = (
         "cat/1.jpg",
@@ -222,7 +240,8 @@ def test_existing_files_are_kept(root, tmp_path):
     kept.write_bytes(b"mine")
     refused(root, "coco", source, "b.png is there already", masks=True)
     assert kept.read_bytes() == b"mine"
-    ok("coco", source, root)
+    printed = ok("coco", source, root)
+    assert "there before; their values must follow class_names.txt: 1 (sub/b.png)" in printed
     assert kept.read_bytes() == b"mine"
     with pytest.raises(UserError, match=r"labels\.csv is there already; say --overwrite"):
         ok("coco", source, root)

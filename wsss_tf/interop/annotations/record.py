@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -81,7 +82,8 @@ class Notes:
 
     def add(self, kind, item):
         """Add one thing of a kind."""
-        self.items[kind].append(str(item))
+        printable = str(item).encode("utf-8", "backslashreplace").decode()
+        self.items[kind].append(" ".join(printable.split()))
 
     def lines(self, most=5):
         """Yield a line for each kind, with at most so many names."""
@@ -114,7 +116,7 @@ def class_name(value, where):
     """Return a class name as it can be written, "background" for what tools call that.
 
     Raises:
-      UserError: it is no text, empty, or holds ";", which separates labels.
+      UserError: it is no text, empty, or holds a control character or ";", which separates labels.
     """
     if not isinstance(value, str) or not value.split():
         raise UserError(f"{where}: a class without a name ({value!r}).")
@@ -124,7 +126,14 @@ def class_name(value, where):
             f"{where}: the class {name!r} holds ';', which separates labels in image_labels.csv; "
             "rename it."
         )
+    if not writable(name):
+        raise UserError(f"{where}: the class {name!r} holds a control character; rename it.")
     return BACKGROUND if name.casefold() in _BACKGROUND_NAMES else name
+
+
+def writable(name):
+    """Return whether a table can hold a name: no control characters, no bytes that are no text."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def declared(names):

@@ -9,6 +9,7 @@ import pathlib
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.picture_files import find_files
 from wsss_tf.files.png import save_mask
 from wsss_tf.files.run_folder import write_text
 from wsss_tf.interop.annotations import record as r
@@ -27,6 +28,7 @@ _EMPTY_CLASS = "classes that no picture shows"
 _PARTLY_BOXES = "pictures without a mask, for a part of what they show has no outline"
 _OTHER_SIZE = "pictures without a mask, for they were annotated at another size"
 _UNREADABLE = "pictures without a mask, for they cannot be read"
+_OLD_MASKS = "masks that were there before; their values must follow class_names.txt"
 _NO_PIXEL = "pictures with shapes too small for a single pixel"
 
 
@@ -98,10 +100,15 @@ def write_labels(annotations, output, pictures=None, masks=False, overwrite=Fals
             notes.add(_NOT_MENTIONED, place.row_name(picture_id))
         elif not rows[picture_id]:
             notes.add(_NO_CLASS, place.row_name(picture_id))
+    folder = output.parent / MASK_FOLDER
+    old_masks = find_files(folder, (".png",))
     written = None
     if masks:
-        folder = output.parent / MASK_FOLDER
-        written = _write_masks(annotations, records, place, names, folder, overwrite)
+        made = _write_masks(annotations, records, place, names, folder, overwrite)
+        written = len(made)
+        old_masks = {key: path for key, path in old_masks.items() if key not in made}
+    for key in old_masks:
+        notes.add(_OLD_MASKS, f"{key}.png")
     write_text(output.parent / NAMES_FILE, "\n".join([r.BACKGROUND, *names]) + "\n")
     write_text(output, _table(place, rows, names))
     return Written(output, len(rows), {name: counts[name] for name in names}, written, notes)
@@ -160,10 +167,11 @@ def _class_names(annotations, records):
 
 def _check_rows(place, rows):
     for picture_id in rows:
-        if place.row_name(picture_id) != place.row_name(picture_id).strip():
+        name = place.row_name(picture_id)
+        if name != name.strip() or not r.writable(name):
             raise UserError(
-                f"{place.files[picture_id]}: a table cannot hold a name with a space at its ends; "
-                "rename the picture."
+                f"picture {name!r}: a table cannot hold a name with a space at its ends, control "
+                "characters, or bytes that are no text; rename the picture."
             )
 
 
@@ -191,7 +199,7 @@ def _table(place, rows, names):
 
 
 def _write_masks(annotations, records, place, names, folder, overwrite):
-    """Write the masks of pictures that are outlined throughout; return their number."""
+    """Write the masks of pictures that are outlined throughout; return their ids."""
     notes = annotations.notes
     if not any(shape.has_pixels for group in records.values() for x in group for shape in x.shapes):
         raise UserError("--masks: nothing has an outline in these annotations; boxes are no masks.")
@@ -205,7 +213,7 @@ def _write_masks(annotations, records, place, names, folder, overwrite):
     if there and not overwrite:
         raise UserError(f"{there[0]} is there already; say --overwrite, or move it away.")
     values = {r.BACKGROUND: 0, **{name: i for i, name in enumerate(names, 1)}}
-    written = 0
+    written = set()
     for picture_id, group in tqdm(outlined.items(), "masks", leave=False, delay=1):
         size = place.size(picture_id)
         if size is None:
@@ -221,7 +229,7 @@ def _write_masks(annotations, records, place, names, folder, overwrite):
         if without:
             notes.add(_NO_PIXEL, place.row_name(picture_id))
         save_mask(folder / f"{picture_id}.png", mask)
-        written += 1
+        written.add(picture_id)
     return written
 
 
