@@ -469,6 +469,15 @@ def test_wrong_yolo_lines(line, message, tmp_path):
     refused(f"a.txt, line 3: .*{message}", "yolo", tmp_path)
 
 
+def test_lists_among_yolo_s_labels(tmp_path):
+    (tmp_path / "obj.names").write_text("cat\n")
+    for name in ("a.txt", "test.txt"):
+        (tmp_path / name).write_text("0 0.5 0.5 0.1 0.1\n")
+    for name in ("train.txt", "classes.txt"):
+        (tmp_path / name).write_text("data/obj_train_data/a.jpg\n")
+    assert list(classes(read("yolo", tmp_path))) == ["a", "test"]
+
+
 def test_names_of_yolo_must_be_somewhere(tmp_path):
     path = tmp_path / "deep/down/labels/a.txt"
     path.parent.mkdir(parents=True)

@@ -51,6 +51,8 @@ def root(tmp_path):
 
 
 def test_the_command(root, tmp_path):
+    explained = labels("--help").stdout
+    assert all(f"\n{kind} " in explained for kind in READERS)
     source = files.write_coco(tmp_path)
     result = labels("--from=coco", f"--source={source}", output(root), "--masks")
     assert result.returncode == 0, result.stderr

@@ -19,7 +19,6 @@ _PICTURE = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", re.IGNORECASE)
 _TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 _CODE_PAGE = "tables that are not UTF-8 and were read as Windows-1252"
 _SEPARATORS = {"space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
-SEPARATORS = ("none", *_SEPARATORS)
 
 
 def read_table(source, label_separator=None):
@@ -27,7 +26,8 @@ def read_table(source, label_separator=None):
 
     Args:
       source: a CSV file, its cells separated by commas, semicolons or tabs.
-      label_separator: what stands between labels in one cell, of `SEPARATORS`; None to find out.
+      label_separator: what stands between labels in one cell, a word such as "space", or "none";
+        None to find out.
 
     Raises:
       UserError: what its columns mean is not plain; which row, and what to do.

@@ -10,8 +10,9 @@ from wsss_tf.interop.annotations import record as r
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _TEXT_NAMES = ("obj.names", "classes.txt", "names.txt")
-# Lists of pictures, and what services put beside the labels.
-_NO_LABELS = {"classes", "names", "labels", "train", "val", "valid", "test"}
+# Lists of pictures and of names may lie among the labels.
+_NAME_LISTS = {"classes", "names"}
+_LISTS = {"train", "val", "valid", "test", "labels"}
 
 
 def read_yolo(source, names=None):
@@ -29,7 +30,8 @@ def read_yolo(source, names=None):
     files = [
         (path, name)
         for path, name in r.files_below(source, ".txt")
-        if path.stem not in _NO_LABELS and not path.stem.lower().startswith("readme")
+        if path.stem not in _NAME_LISTS and not path.stem.lower().startswith("readme")
+        if path.stem not in _LISTS or _is_of_numbers(path)
     ]
     if not files:
         raise UserError(f"--source={source}: no text file of a picture in it.")
@@ -43,6 +45,12 @@ def read_yolo(source, names=None):
                 _read_line(text, f"{path}, line {line}", class_names, record, result.notes)
         result.records.append(record)
     return result
+
+
+def _is_of_numbers(path):
+    """Return whether a text file begins as one of a picture does."""
+    words = _text(path).split()
+    return not words or words[0].isdecimal()
 
 
 def _picture_names(name):
