@@ -50,9 +50,12 @@ def root(tmp_path):
     return tmp_path / "set"
 
 
-def test_the_command(root, tmp_path):
+def test_help_explains_every_format():
     explained = labels("--help").stdout
     assert all(f"\n{kind} " in explained for kind in READERS)
+
+
+def test_the_command(root, tmp_path):
     source = files.write_coco(tmp_path)
     result = labels("--from=coco", f"--source={source}", output(root), "--masks")
     assert result.returncode == 0, result.stderr
@@ -65,8 +68,6 @@ def test_the_command(root, tmp_path):
         "pictures without any class, written as background: 1 (c.jpg)",
         "pictures that the annotations do not mention, left out: 1 (d.jpg)",
     ]
-    result = labels("--from=coco", f"--source={source}", output(root))
-    as_user.user_error(result, "image_labels.csv is there already", "--overwrite")
 
 
 @pytest.mark.parametrize("kind", files.WRITERS)
