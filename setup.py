@@ -54,6 +54,8 @@ setup(
         # Beam wants protobuf below 7 and Pillow below 13; up to 2.68 a protobuf that is too old for
         # TensorFlow 2.21.
         "beam": ["apache-beam>=2.77,<3"],
+        # For wsss_tf.labels: packed run lengths of COCO, and data.yaml of YOLO.
+        "labels": ["pycocotools>=2.0.11,<3", "pyyaml>=6,<7"],
         "profile": ["xprof>=2.24,<3"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         # dill and importlib_resources are what tensorflow-datasets' builder test case needs.
@@ -62,6 +64,8 @@ setup(
             "pytest-xdist>=3.8,<4",
             "ruff==0.17.6",
             "jax>=0.6,<0.11",  # that networks run on Keras' other backends
+            "pycocotools>=2.0.11,<3",
+            "pyyaml>=6,<7",
             "dill>=0.3.8,<1",
             "importlib_resources>=6,<8",
             "apache-beam>=2.77,<3",

@@ -27,12 +27,12 @@ ALLOWED = {
     "evaluation": {"ops", "masks", "files", "errors"},
     "inference": {"ops", "masks", "models", "evaluation", "files", "bounded_map", "errors"},
     "serving": {"ops", "models", "inference", "files", "errors"},
-    "interop": {"backbones", "models", "files", "errors"},
+    "interop": {"backbones", "models", "masks", "files", "errors"},
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
     "command", "command_flags", "command_server", "convert", "cues", "evaluate", "export", "infer",
-    "pipeline", "pipelines", "refine", "runs", "serving.client", "train", "walk",
+    "labels", "pipeline", "pipelines", "refine", "runs", "serving.client", "train", "walk",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 
@@ -112,6 +112,9 @@ START_WITHOUT_TENSORFLOW = (
     "inference.dense_crf",
     "inference.cam_crf",
     "inference.write_crf",
+    "interop.annotations.read",
+    "interop.annotations.write",
+    "labels",
     "pipelines.records",
     "refine",
     "runs.cam_run",

@@ -1,0 +1,1 @@
+"""Annotations of other tools: one reader a format, one record for all, one writer."""
