@@ -49,7 +49,8 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
     """
     root = _folder(root, "folder_source.root")
     image_folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
-    image_files = find_pictures(image_folder, leave_out="SegmentationClass")
+    image_files, note = find_pictures(image_folder, leave_out="SegmentationClass")
+    warnings = [note] if note else []
     ids = _split_ids(root, split, image_files)
     mask_folder = root / "SegmentationClass"
     mask_files = find_files(mask_folder, (".png",))
@@ -85,6 +86,7 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
         labels=labels,
         image_paths=[image_files[image_id] for image_id in ids],
         mask_paths=mask_paths,
+        warnings=warnings,
     )
     return source if max_side is None else reduced_source(source, max_side)
 
@@ -148,7 +150,7 @@ def pictures_source(root, class_names):
       UserError: no such folder, or no picture in it.
     """
     root = _folder(root, "the input folder")
-    files = find_pictures(root)
+    files, note = find_pictures(root)
     class_names = tuple(class_names)
     num_classes = len(class_names) - (class_names[0] == "background")
     return file_source(
@@ -158,6 +160,7 @@ def pictures_source(root, class_names):
         ids=list(files),
         labels=np.zeros([len(files), num_classes], np.float32),
         image_paths=list(files.values()),
+        warnings=[note] if note else [],
     )
 
 

@@ -30,6 +30,7 @@ class Source:
       paths: image file per id, for messages; None where there are no files.
       mask_paths: likewise of the masks, "" where an image has none.
       max_side: long side, pixels, that larger pictures are read at; None for their own sizes.
+      warnings: lines on what was found beside the pictures, such as files that are not read.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     paths: tuple | None = None
     mask_paths: tuple | None = None
     max_side: int | None = None
+    warnings: tuple = ()
 
     def __post_init__(self):
         if not self.ids:
@@ -113,7 +115,15 @@ class Source:
 
 
 def file_source(
-    name, split, class_names, ids, labels, image_paths, mask_paths=None, mask_values=None
+    name,
+    split,
+    class_names,
+    ids,
+    labels,
+    image_paths,
+    mask_paths=None,
+    mask_values=None,
+    warnings=(),
 ):
     """Return a `Source` that reads image and mask files inside the graph.
 
@@ -123,6 +133,7 @@ def file_source(
       mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
       mask_values: uint8 [256], the class (or 255) that each value in the files stands for; None
         where the files hold classes.
+      warnings: as in `Source`.
     """
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
@@ -156,6 +167,7 @@ def file_source(
         has_masks=has_masks,
         paths=image_paths,
         mask_paths=mask_paths,
+        warnings=tuple(warnings),
     )
 
 

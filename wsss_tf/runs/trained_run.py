@@ -3,7 +3,7 @@
 import dataclasses
 
 from wsss_tf.data.folder import pictures_source
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
 
@@ -59,6 +59,8 @@ class TrainedRun:
             source = self.split_source(split)
         else:
             source = pictures_source(pictures, self.class_names)
+            for line in source.warnings:
+                warn(line)
         return checked_source(self.recipe, source, output)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from wsss_tf.data import batches as batches_lib
 from wsss_tf.data import checks
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files.run_folder import RunFolder, write_json
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
@@ -43,6 +43,8 @@ def train(recipe, run_dir, profile_steps=None):
     strategy = make_strategy(recipe.devices, recipe.batch_size)
 
     source = _training_source(recipe, run_dir)
+    for line in source.warnings:
+        warn(line)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
     if recipe.prepare_source is not None:
