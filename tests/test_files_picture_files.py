@@ -6,7 +6,7 @@ import pytest
 
 from wsss_tf.data.folder import folder_source, pictures_source
 from wsss_tf.errors import UserError
-from wsss_tf.files.picture_files import SUFFIXES, find_files, find_pictures, other_suffixes
+from wsss_tf.files.picture_files import SUFFIXES, find_files, find_pictures, search
 from wsss_tf.serving import client
 
 
@@ -63,7 +63,7 @@ def test_what_is_passed_over_is_counted(tmp_path, capsys):
     client.find_pictures(tmp_path)
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"warning: {note}\n")
-    assert other_suffixes(tmp_path, (".png",)) == {".jpg": 1, ".webp": 2, ".tif": 1, ".bmp": 1}
+    assert search(tmp_path, (".png",))[1] == {".jpg": 1, ".webp": 2, ".tif": 1, ".bmp": 1}
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"no image .* 4 files passed over .*\.webp 2"):
         find_pictures(tmp_path)

@@ -31,6 +31,8 @@ class Source:
       mask_paths: likewise of the masks, "" where an image has none.
       max_side: long side, pixels, that larger pictures are read at; None for their own sizes.
       warnings: lines on what was found beside the pictures, such as files that are not read.
+      tagged: whether an image's labels were given by hand, bool per id, so that they can be
+        compared with its mask; None where they are not to be.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Source:
     mask_paths: tuple | None = None
     max_side: int | None = None
     warnings: tuple = ()
+    tagged: tuple | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -111,6 +114,7 @@ class Source:
             read=read,
             paths=of(self.paths),
             mask_paths=of(self.mask_paths),
+            tagged=of(self.tagged),
         )
 
 
@@ -124,6 +128,7 @@ def file_source(
     mask_paths=None,
     mask_values=None,
     warnings=(),
+    tagged=None,
 ):
     """Return a `Source` that reads image and mask files inside the graph.
 
@@ -133,7 +138,7 @@ def file_source(
       mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
       mask_values: uint8 [256], the class (or 255) that each value in the files stands for; None
         where the files hold classes.
-      warnings: as in `Source`.
+      warnings, tagged: as in `Source`.
     """
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
@@ -168,6 +173,7 @@ def file_source(
         paths=image_paths,
         mask_paths=mask_paths,
         warnings=tuple(warnings),
+        tagged=None if tagged is None else tuple(tagged),
     )
 
 

@@ -7,7 +7,7 @@ from wsss_tf.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # What other programs take for a picture, but none of the commands reads.
-_OTHER_PICTURES = {
+OTHER_PICTURES = {
     ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif", ".jp2", ".jpe", ".jfif",
     ".jxl", ".ppm", ".pgm", ".tga", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
     ".raw",
@@ -24,7 +24,7 @@ def find_files(folder, suffixes, leave_out=None):
     Raises:
       UserError: two files differ by suffix only.
     """
-    return _find(folder, suffixes, leave_out)[0]
+    return search(folder, suffixes, leave_out)[0]
 
 
 def find_pictures(folder, leave_out=None):
@@ -36,23 +36,13 @@ def find_pictures(folder, leave_out=None):
     Raises:
       UserError: there is none, or two differ by suffix only.
     """
-    files, others = _find(folder, SUFFIXES, leave_out)
+    files, others = search(folder, SUFFIXES, leave_out)
     note = passed_over(others)
     if not files:
         raise UserError(
             f"{folder}: no image ({', '.join(SUFFIXES)}) in it{'; ' if note else '.'}{note}"
         )
     return files, f"{folder}: {note}" if note else ""
-
-
-def other_suffixes(folder, suffixes):
-    """Return {suffix: count} of what looks like a picture below a folder, but has other suffixes.
-
-    Args:
-      folder: path; it need not be there.
-      suffixes: the ones that are read.
-    """
-    return _find(folder, suffixes, None)[1]
 
 
 def passed_over(counts):
@@ -69,8 +59,8 @@ def passed_over(counts):
     )
 
 
-def _find(folder, suffixes, leave_out):
-    """Return the files with given suffixes, and {suffix: count} of other pictures."""
+def search(folder, suffixes, leave_out=None):
+    """Return what `find_files` does, and {suffix: count} of the other pictures in the folder."""
     found = {}
     others = collections.Counter()
     for parent, names in _folders(folder, leave_out):
@@ -81,7 +71,7 @@ def _find(folder, suffixes, leave_out):
             if name[0] == ".":
                 continue
             if suffix not in suffixes:
-                others[suffix] += suffix in _OTHER_PICTURES or suffix in SUFFIXES
+                others[suffix] += suffix in OTHER_PICTURES or suffix in SUFFIXES
                 continue
             key = stem if inside == "." else f"{inside}/{stem}".replace(os.sep, "/")
             path = os.path.join(parent, name)
