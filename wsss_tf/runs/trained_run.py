@@ -3,7 +3,7 @@
 import dataclasses
 
 from wsss_tf.data.folder import pictures_source
-from wsss_tf.errors import UserError, warn
+from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
 
@@ -53,14 +53,14 @@ class TrainedRun:
         Raises:
           UserError: as in `split_source` and `training_run.checked_source`.
         """
+        from wsss_tf.runs.data_warnings import warn_of_data
         from wsss_tf.runs.training_run import checked_source
 
         if pictures is None:
             source = self.split_source(split)
         else:
             source = pictures_source(pictures, self.class_names)
-            for line in source.warnings:
-                warn(line)
+            warn_of_data(source)
         return checked_source(self.recipe, source, output)
 
 
