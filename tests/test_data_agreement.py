@@ -106,9 +106,7 @@ def test_masks_of_0_and_255(labels, tmp_path):
     if not labels:
         (tmp_path / "image_labels.csv").unlink()
     change_masks(tmp_path, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
-    with pytest.raises(
-        UserError, match=r"8 masks looked at hold only 0 and 255, .* did you mean 1"
-    ):
+    with pytest.raises(UserError, match=r"8 masks looked at hold only 0 and 255, .* mean 1"):
         compare(tmp_path)
 
 
