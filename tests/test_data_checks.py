@@ -1,3 +1,4 @@
+import io
 import json
 import os
 
@@ -14,6 +15,17 @@ from wsss_tf.files import images
 GOOD = np.ones((8, 13), np.int64)
 
 
+def saved_as(form):
+    """Return what turns a JPEG into another format."""
+
+    def convert(contents):
+        picture, file = Image.open(io.BytesIO(contents)), io.BytesIO()
+        picture.save(file, form)
+        return file.getvalue()
+
+    return convert
+
+
 def cut(contents):
     return contents[: len(contents) // 2]
 
@@ -23,6 +35,9 @@ FAULTS = {
     "empty": (lambda contents: b"", GOOD, None, "the file is empty"),
     "cut": (cut, GOOD, None, "not a JPEG or PNG, or damaged"),
     "text": (lambda contents: b"<html>" * 20, GOOD, None, "not a JPEG or PNG, or damaged"),
+    "webp": (saved_as("WEBP"), GOOD, None, "it is WebP inside"),
+    "tiff": (saved_as("TIFF"), GOOD, None, "it is TIFF inside"),
+    "bmp": (saved_as("BMP"), GOOD, None, "it is BMP inside"),
     "size": (None, GOOD.T, None, "its mask is 13 x 8, the image 8 x 13"),
     "value": (None, 7 * GOOD, None, "its mask has the value 7, but there are 3 classes"),
     "cut_mask": (None, GOOD, cut, "its mask cannot be decoded"),

@@ -1,4 +1,6 @@
 import pathlib
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -262,7 +264,7 @@ def test_label_that_is_no_class(voc_layout):
 def test_row_without_picture(plain):
     with open(plain / "image_labels.csv", "a") as file:
         file.write("d.jpg,cat\n")
-    with pytest.raises(UserError, match=r"image_labels\.csv: no image 'd'"):
+    with pytest.raises(UserError, match=r"image_labels\.csv: no image 'd\.jpg' \(row 5\)"):
         folder.folder_source(root=plain)
 
 
@@ -276,7 +278,27 @@ def test_image_without_label(voc_layout):
     ("file", "text", "message"),
     [
         ("image_labels.csv", b"a,dog\nb,cat\n", "first line must be image,labels"),
-        ("image_labels.csv", b"image;labels\na;dog\n", "first line must be image,labels"),
+        ("image_labels.csv", b"image|labels\na|dog\n", "first line must be image,labels"),
+        ("image_labels.csv", b"", "first line must be image,labels"),
+        ("image_labels.csv", b"image,labels\n,\n", "nor image_labels.csv with a row"),
+        ("class_names.txt", b"cat\nk\xe4se\n", "class_names.txt: not a UTF-8 text file"),
+        (
+            "class_names.txt",
+            "cat\ntraffic\u2028light\n".encode(),
+            r"'traffic\\u2028light' .* ends a",
+        ),
+        ("class_names.txt", b"cat\ntraffic\x0clight\n", "class_names.txt: .* ends a line"),
+        ("image_labels.csv", "image,labels\na,x\u2029y\n".encode(), r"csv: row 2: .*'x\\u2029y'"),
+        (
+            "image_labels.csv",
+            "image,labels\na,dog\nb,d\x85g\n".encode(),
+            "csv: row 3: .* ends a line",
+        ),
+        (
+            "image_labels.csv",
+            b"image,labels\na,dog\nb,Dog\n",
+            "'Dog' and 'dog' differ only in capit",
+        ),
         ("image_labels.csv", b"image,labels\na,k\xe4se\n", "UTF-8"),
         ("class_names.txt", b"cat\nbackground\ndog\n", "background must be the first"),
         ("class_names.txt", b"cat\ncat\ndog\n", "names must differ"),
@@ -301,6 +323,102 @@ def test_two_files_of_one_name(plain):
     write_image(plain / "a.png")
     with pytest.raises(UserError, match=r"a\.(png|jpeg) .*same name"):
         folder.folder_source(root=plain)
+
+
+# === Nothing is dropped in silence ===
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """Four pictures with tags and masks that agree."""
+    for i in range(4):
+        write_image(tmp_path / f"JPEGImages/{i:04d}.jpg")
+        images.save_mask(tmp_path / f"SegmentationClass/{i:04d}.png", np.full((6, 9), 1 + i % 2))
+    (tmp_path / "class_names.txt").write_text("background\nsquare\ndisc\n")
+    rows = [f"{i:04d}.jpg,{['square', 'disc'][i % 2]}" for i in range(4)]
+    (tmp_path / "image_labels.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    return tmp_path
+
+
+def test_a_complete_folder_has_no_warnings(masked):
+    source = folder.folder_source(root=masked)
+    assert source.warnings == ()
+    assert source.tagged == (True,) * 4
+    assert source.select([0, 2]).tagged == (True, True)
+    assert folder.folder_source(root=masked, compare_masks=False).tagged is None
+
+
+@pytest.mark.parametrize("pattern", ["{}.jpg.png", "{}_mask.png", "mask_{}.png", "0{}.png"])
+def test_masks_named_as_no_picture(pattern, masked):
+    for path in sorted((masked / "SegmentationClass").iterdir()):
+        path.rename(path.with_name(pattern.format(path.stem)))
+    source = folder.folder_source(root=masked)
+    assert not source.has_masks
+    assert source.warnings == (
+        f"{masked}/SegmentationClass: 4 of 4 masks are named as no picture, such as "
+        f"{pattern.format('0000')!r}; the nearest picture is '0000', whose mask would be 0000.png.",
+    )
+
+
+def test_masks_of_some_pictures_and_of_other_formats(masked):
+    folder_of_masks = masked / "SegmentationClass"
+    (folder_of_masks / "0003.png").rename(folder_of_masks / "zebra.png")
+    (folder_of_masks / "0001.png").rename(folder_of_masks / "0001.tif")
+    no_picture, few = (
+        "1 of 3 masks are named as no picture",
+        "2 of 4 pictures of 'all' have no mask",
+    )
+    formats, *rest = folder.folder_source(root=masked).warnings
+    assert formats.endswith("pictures passed over (.tif 1): a mask must be a PNG.")
+    assert [line.split(": ")[1].split(",")[0] for line in rest] == [no_picture, f"{few}."]
+
+
+def test_names_composed_in_another_way_are_the_same(tmp_path):
+    apart, composed = [unicodedata.normalize(form, "Größe") for form in ("NFD", "NFC")]
+    assert apart != composed
+    write_image(tmp_path / f"JPEGImages/{apart}.png")
+    images.save_mask(tmp_path / f"SegmentationClass/{composed}.png", np.ones((6, 9), int))
+    (tmp_path / "image_labels.csv").write_text(f"image,labels\n{composed}.png,{apart}\n")
+    (tmp_path / "class_names.txt").write_text(f"background\n{composed}\n")
+    path = tmp_path / "ImageSets/Segmentation/train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{composed}\n")
+    source = folder.folder_source("train", root=tmp_path)
+    assert (source.ids, source.warnings) == ((apart,), ())
+    assert source.has_masks
+    assert names_of(source) == [{composed}]
+    path.write_text(f"{composed}\n{apart}\n")
+    with pytest.raises(UserError, match="in the list twice, in two spellings"):
+        folder.folder_source("train", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("00001.jpg,disc", r"no image '00001\.jpg' \(row 6\) in .*; the nearest is '0001'\."),
+        ("0001.webp,disc", r"a \.webp file is not read: convert it to PNG or JPEG\."),
+        ("another thing,disc", r"no image 'another thing' \(row 6\) in .*JPEGImages\."),
+    ],
+)
+def test_rows_that_name_no_picture(row, hint, masked):
+    with open(masked / "image_labels.csv", "a") as file:
+        file.write(row + "\n")
+    with pytest.raises(UserError, match=hint):
+        folder.folder_source(root=masked)
+    path = masked / "ImageSets/Segmentation/train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("0001\n")
+    [line] = folder.folder_source("train", root=masked).warnings
+    assert re.search(hint, line)
+
+
+@pytest.mark.parametrize(
+    "head", ["JPEGImages/", "JPEGImages\\", "./JPEGImages/", "{root}/JPEGImages/"]
+)
+def test_rows_with_the_folder_before_the_name(head, masked):
+    rows = [f"{head.format(root=masked)}{i:04d}.jpg,disc" for i in range(4)]
+    (masked / "image_labels.csv").write_text("\n".join(["image,labels", *rows]))
+    assert names_of(folder.folder_source(root=masked)) == [{"disc"}] * 4
 
 
 # === Real files ===

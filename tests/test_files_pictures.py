@@ -109,6 +109,20 @@ def test_what_is_no_picture_is_named(contents, tmp_path):
         load_picture(tmp_path / "absent.jpg")
 
 
+@pytest.mark.parametrize(
+    ("form", "name"), [("WEBP", "WebP"), ("TIFF", "TIFF"), ("BMP", "BMP"), ("AVIF", "HEIC or AVIF")]
+)
+def test_another_format_inside_is_named(form, name, tmp_path):
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"skipped: Pillow does not write {form}")
+    (tmp_path / "named.jpg").write_bytes(encode(Image.fromarray(picture()), form))
+    with pytest.raises(UserError, match=rf"named\.jpg: .*: it is {name} inside, .*; convert it"):
+        load_picture(tmp_path / "named.jpg")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image((tmp_path / "named.jpg").read_bytes())
+
+
 def test_photographs(tmp_path, monkeypatch):
     root = SHARED / "data" / "VOCdevkit" / "VOC2012"
     if not root.is_dir():

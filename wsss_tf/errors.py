@@ -1,4 +1,8 @@
-"""Errors that end a command in one line, and what TensorFlow's say in one."""
+"""Errors that end a command in one line, warnings, and what TensorFlow's say in one."""
+
+import sys
+
+_WARNING_LENGTH = 600
 
 
 class UserError(Exception):
@@ -15,6 +19,14 @@ class LostWorker(Exception):
     The commands print the message without a traceback and exit with status 75, by which a
     supervisor knows to start the same command again.
     """
+
+
+def warn(message):
+    """Print a warning to stderr: one line of bounded length."""
+    message = " ".join(message.split())
+    if len(message) > _WARNING_LENGTH:
+        message = f"{message[:_WARNING_LENGTH]} ..."
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def without_nodes(message):

@@ -125,13 +125,16 @@ def _attention_drawer(run, source):
 def _run_and_source():
     """Return the run's folder, its recipe, and the split to score."""
     from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.data_warnings import warn_of_data
 
     run = RunFolder(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run, _GIN_BINDINGS.value)
     split = _SPLIT.value or recipe.validation_split
     if split is None:
         raise UserError("this run has no validation split; say which to score with --split.")
-    return run, recipe, recipe.true_source(split)
+    source = recipe.true_source(split)
+    warn_of_data(source)
+    return run, recipe, source
 
 
 def _evaluate_folder_of_run_command():

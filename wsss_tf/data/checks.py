@@ -13,6 +13,7 @@ from wsss_tf.bounded_map import bounded_map
 from wsss_tf.data.source import error_in_short
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.files.pictures import other_format
 from wsss_tf.masks import IGNORE
 
 _NO_LABEL = "it has no label"
@@ -151,7 +152,9 @@ def _fault_finder(source):
             try:
                 measure_image(position)
             except tf.errors.OpError as image_error:
-                return f"not a JPEG or PNG, or damaged ({error_in_short(image_error)})"
+                return other_format(_head(path)) or (
+                    f"not a JPEG or PNG, or damaged ({error_in_short(image_error)})"
+                )
             return f"its mask cannot be decoded ({error_in_short(error)}){mask_file(position)}"
         if (image_size != mask_size).any():
             return (
@@ -166,6 +169,11 @@ def _fault_finder(source):
         return None
 
     return find_fault
+
+
+def _head(path):
+    with open(path, "rb") as file:
+        return file.read(16)
 
 
 def _traced(function):

@@ -1,29 +1,30 @@
 """The user's own pictures: a folder in VOC layout, or only images and a table of labels."""
 
-import collections
-import csv
-import io
 import pathlib
+import unicodedata
 
 import numpy as np
 
-from wsss_tf.data.lists import labels_from_masks, read_id_list, read_text, without_suffix
+from wsss_tf.data.label_table import labels_by_image, read_label_table
+from wsss_tf.data.lists import labels_from_masks, read_id_list
+from wsss_tf.data.picture_names import PictureNames
 from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
-from wsss_tf.files.picture_files import find_files, find_pictures
+from wsss_tf.files.picture_files import OTHER_PICTURES, find_pictures, search
+from wsss_tf.files.text import check_one_line, read_text
 from wsss_tf.masks import IGNORE
 
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"
 
 
-def folder_source(split="all", root=None, require_labels=False, max_side=None):
+def folder_source(split="all", root=None, require_labels=False, max_side=None, compare_masks=True):
     """Return a split of a folder of images with labels, masks, or both.
 
         ROOT/JPEGImages/          .jpg, .jpeg or .png; or the images are in ROOT itself
         ROOT/SegmentationClass/   optional masks, palette or 8-bit grey PNG, named as the images
         ROOT/class_names.txt      one name a line, in mask order
-        ROOT/image_labels.csv     columns image, labels
+        ROOT/image_labels.csv     columns image, labels; see `label_table`
         ROOT/ImageSets/Segmentation/SPLIT.txt      optional lists, one image a line
 
     An image's id is its path below the image folder, without suffix; subfolders may be used.
@@ -35,6 +36,8 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
         from it.
       max_side: long side, pixels, that larger pictures and their masks are read at; None for their
         own sizes. What is made from them (maps, labels, scores) has the size that they are read at.
+      compare_masks: have training compare labels that were given with the masks, where there are
+        both; see `agreement`.
 
     Returns:
       `data.source.Source`. Its classes are those of class_names.txt; if the first is "background",
@@ -49,20 +52,33 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
     """
     root = _folder(root, "folder_source.root")
     image_folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
-    image_files = find_pictures(image_folder, leave_out="SegmentationClass")
-    ids = _split_ids(root, split, image_files)
-    mask_folder = root / "SegmentationClass"
-    mask_files = find_files(mask_folder, (".png",))
+    image_files, note = find_pictures(image_folder, leave_out="SegmentationClass")
+    warnings = [note] if note else []
+    names = PictureNames(image_files, image_folder)
+    ids = _split_ids(root, split, names)
+    mask_files, mask_warnings = _find_masks(root / "SegmentationClass", names)
+    warnings += mask_warnings
     mask_paths = [mask_files.get(image_id, "") for image_id in ids]
+    if any(mask_paths) and (count := mask_paths.count("")):
+        warnings.append(f"{root}: {count} of {len(ids)} pictures of {split!r} have no mask.")
 
-    table = _read_table(root / LABEL_FILE)
-    class_names = _read_class_names(root, table)
-    labels_of = _labels_by_image(table, class_names)
+    class_names = _names_from_file(root / NAMES_FILE)
+    rows = _read_table(root / LABEL_FILE, class_names or ())
+    if class_names is None:
+        class_names = _names_from_table(root, rows)
+    labels_of = {}
+    strangers = []
+    for name, found in labels_by_image(rows, class_names).items():
+        if (image_id := names.find(name)) is None:
+            strangers.append(name)
+        else:
+            labels_of.setdefault(image_id, set()).update(found)
     labels = _multi_hot(root, labels_of, ids, class_names)
-    if split == "all" and (strangers := labels_of.keys() - image_files.keys()):
-        strangers = sorted(strangers)
-        named = f"{strangers[0]!r}{_and_more(strangers)}"
-        raise UserError(f"{root / LABEL_FILE}: no image {named} in {image_folder}.")
+    if strangers:
+        line = _strangers(root / LABEL_FILE, strangers, rows, names, image_folder)
+        if split == "all":
+            raise UserError(line)
+        warnings.append(line)
     no_row = [i for i, image_id in enumerate(ids) if image_id not in labels_of and mask_paths[i]]
     from_masks, is_readable = labels_from_masks([mask_paths[i] for i in no_row], class_names)
     labels[no_row] = from_masks
@@ -85,6 +101,8 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None):
         labels=labels,
         image_paths=[image_files[image_id] for image_id in ids],
         mask_paths=mask_paths,
+        warnings=warnings,
+        tagged=[image_id in labels_of for image_id in ids] if compare_masks else None,
     )
     return source if max_side is None else reduced_source(source, max_side)
 
@@ -148,7 +166,7 @@ def pictures_source(root, class_names):
       UserError: no such folder, or no picture in it.
     """
     root = _folder(root, "the input folder")
-    files = find_pictures(root)
+    files, note = find_pictures(root)
     class_names = tuple(class_names)
     num_classes = len(class_names) - (class_names[0] == "background")
     return file_source(
@@ -158,6 +176,7 @@ def pictures_source(root, class_names):
         ids=list(files),
         labels=np.zeros([len(files), num_classes], np.float32),
         image_paths=list(files.values()),
+        warnings=[note] if note else [],
     )
 
 
@@ -176,7 +195,7 @@ def _lists(root):
     return {path.stem: path for path in sorted((root / "ImageSets/Segmentation").glob("*.txt"))}
 
 
-def _split_ids(root, split, image_files):
+def _split_ids(root, split, names):
     """Return the ids of a split, each checked to have its image."""
     lists = _lists(root)
     splits = list(lists) or ["all"]
@@ -186,51 +205,99 @@ def _split_ids(root, split, image_files):
             f"ImageSets/Segmentation/{split}.txt with one image a line."
         )
     if not lists:
-        return list(image_files)
-    ids = read_id_list(lists[split])
-    missing = [image_id for image_id in ids if image_id not in image_files]
+        return list(names)
+    listed = read_id_list(lists[split])
+    ids = [names.find(name) for name in listed]
+    missing = [name for name, image_id in zip(listed, ids) if image_id is None]
     if missing:
         raise UserError(
             f"{lists[split]}: no image {missing[0]!r}{_and_more(missing)} in "
-            f"{root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root}."
+            f"{root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root}"
+            f"{_nearest(missing[0], names)}."
         )
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, image_id in zip(listed, ids) if ids.count(image_id) > 1)
+        raise UserError(f"{lists[split]}: {twice!r} is in the list twice, in two spellings.")
     return ids
 
 
-def _read_table(path):
-    """Return the (image id, labels cell) rows of image_labels.csv, [] if there is none."""
+def _find_masks(folder, names):
+    """Return {picture's id: mask's path}, and warnings of masks that are of no picture."""
+    files, others = search(folder, (".png",))
+    masks, strangers = {}, []
+    for name, path in files.items():
+        if (image_id := names.composed(name)) is None:
+            strangers.append(name)
+        else:
+            masks[image_id] = path
+    warnings = []
+    if others:
+        named = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
+        warnings.append(f"{folder}: pictures passed over ({named}): a mask must be a PNG.")
+    if strangers:
+        near = names.find(strangers[0]) or names.nearest(strangers[0])
+        hint = "a mask has its picture's name, with .png"
+        if near is not None:
+            hint = f"the nearest picture is {near!r}, whose mask would be {near}.png"
+        warnings.append(
+            f"{folder}: {len(strangers)} of {len(files)} masks are named as no picture, such as "
+            f"{strangers[0] + '.png'!r}; {hint}."
+        )
+    return masks, warnings
+
+
+def _read_table(path, class_names):
+    """Return the rows of image_labels.csv, [] if there is none."""
+    return read_label_table(path, class_names) if path.is_file() else []
+
+
+def _strangers(path, strangers, rows, names, folder):
+    """Return a line on rows that are of no picture."""
+    number = next(row.number for row in rows if row.image == strangers[0])
+    return (
+        f"{path}: no image {strangers[0]!r} (row {number}){_and_more(strangers)} in {folder}"
+        f"{_nearest(strangers[0], names)}."
+    )
+
+
+def _nearest(name, names):
+    suffix = pathlib.PurePath(name).suffix.lower()
+    if suffix in OTHER_PICTURES:
+        return f"; a {suffix} file is not read: convert it to PNG or JPEG"
+    near = names.nearest(name)
+    return "" if near is None else f"; the nearest is {near!r}"
+
+
+def _names_from_file(path):
+    """Return the class names of a file, None if there is none."""
     if not path.is_file():
-        return []
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    if not {"image", "labels"} <= set(reader.fieldnames or []):
-        raise UserError(f"{path}: the first line must be image,labels, not {reader.fieldnames}.")
-    return [(without_suffix(row["image"].strip()), (row["labels"] or "").strip()) for row in reader]
+        return None
+    names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    return _checked_names(path, [unicodedata.normalize("NFC", name) for name in names])
 
 
-def _labels_by_image(table, class_names=()):
-    """Return {image id: set of labels}, rows of the same image taken together."""
-    separator = ";" if any(";" in cell for _, cell in table) else None
-    labels_of = collections.defaultdict(set)
-    for image_id, cell in table:
-        # A class name with spaces may stand alone in its cell.
-        labels = [cell] if cell in class_names else cell.split(separator)
-        labels_of[image_id].update(label.strip() for label in labels if label.strip())
-    return dict(labels_of)
-
-
-def _read_class_names(root, table):
-    """Return the class names, from the file or else from the labels."""
-    path = root / NAMES_FILE
-    if path.is_file():
-        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    elif table:
-        labels = set().union(*_labels_by_image(table).values())
-        names = ["background", *sorted(labels - {"background"})]
-    else:
+def _names_from_table(root, rows):
+    """Return background and the labels of a table, sorted."""
+    if not rows:
         raise UserError(
             f"{root}: neither {NAMES_FILE} (one class a line, in mask order, background first if "
-            f"there is one) nor {LABEL_FILE} is in it."
+            f"there is one) nor {LABEL_FILE} with a row is in it."
         )
+    labels = set().union(*labels_by_image(rows).values())
+    folded = {}
+    for name in sorted(labels):
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            raise UserError(
+                f"{root / LABEL_FILE}: the labels {other!r} and {name!r} differ only in capitals; "
+                f"write one of them everywhere, or list both in {NAMES_FILE} if they are two."
+            )
+    return _checked_names(root / LABEL_FILE, ["background", *sorted(labels - {"background"})])
+
+
+def _checked_names(path, names):
+    """Return the names as a tuple, if a network can be trained on them."""
+    for name in names:
+        check_one_line(name, path)
     if len(set(names)) != len(names) or "background" in names[1:]:
         raise UserError(f"{path}: names must differ, and background must be the first: {names}.")
     if not names or names == ["background"] or len(names) > IGNORE:

@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import os
-import pathlib
 
 import numpy as np
 import tqdm
@@ -11,19 +10,8 @@ import tqdm
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.picture_files import SUFFIXES
+from wsss_tf.files.text import read_text
 from wsss_tf.masks import IGNORE
-
-
-def read_text(path):
-    """Return the text of a UTF-8 file, with or without byte order mark.
-
-    Raises:
-      UserError: it is not UTF-8.
-    """
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file; save it as UTF-8.") from error
 
 
 def read_id_list(path):
@@ -32,7 +20,7 @@ def read_id_list(path):
     Raises:
       UserError: the list is empty or names an image twice.
     """
-    lines = read_text(path).splitlines()
+    lines = read_text(path).split("\n")
     ids = [without_suffix(line.strip()) for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty.")

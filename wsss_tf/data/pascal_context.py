@@ -6,10 +6,11 @@ import numpy as np
 from absl import logging
 
 from wsss_tf.data.devkit import convert_masks, devkit_folder
-from wsss_tf.data.lists import files_of, labels_from_masks, read_id_list, read_text
+from wsss_tf.data.lists import files_of, labels_from_masks, read_id_list
 from wsss_tf.data.source import file_source
 from wsss_tf.errors import UserError
 from wsss_tf.files.picture_files import find_files
+from wsss_tf.files.text import read_text
 from wsss_tf.masks import IGNORE
 
 # The 59 most frequent of the 459 categories, in alphabetical order, with their numbers in the

@@ -30,6 +30,9 @@ class Source:
       paths: image file per id, for messages; None where there are no files.
       mask_paths: likewise of the masks, "" where an image has none.
       max_side: long side, pixels, that larger pictures are read at; None for their own sizes.
+      warnings: lines on what was found beside the pictures, such as files that are not read.
+      tagged: whether an image's labels were given by hand, bool per id, so that they can be
+        compared with its mask; None where they are not to be.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Source:
     paths: tuple | None = None
     mask_paths: tuple | None = None
     max_side: int | None = None
+    warnings: tuple = ()
+    tagged: tuple | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -109,11 +114,21 @@ class Source:
             read=read,
             paths=of(self.paths),
             mask_paths=of(self.mask_paths),
+            tagged=of(self.tagged),
         )
 
 
 def file_source(
-    name, split, class_names, ids, labels, image_paths, mask_paths=None, mask_values=None
+    name,
+    split,
+    class_names,
+    ids,
+    labels,
+    image_paths,
+    mask_paths=None,
+    mask_values=None,
+    warnings=(),
+    tagged=None,
 ):
     """Return a `Source` that reads image and mask files inside the graph.
 
@@ -123,6 +138,7 @@ def file_source(
       mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
       mask_values: uint8 [256], the class (or 255) that each value in the files stands for; None
         where the files hold classes.
+      warnings, tagged: as in `Source`.
     """
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
@@ -156,6 +172,8 @@ def file_source(
         has_masks=has_masks,
         paths=image_paths,
         mask_paths=mask_paths,
+        warnings=tuple(warnings),
+        tagged=None if tagged is None else tuple(tagged),
     )
 
 

@@ -9,6 +9,7 @@ from wsss_tf.errors import UserError
 from wsss_tf.evaluation.confusion import check_mask_values
 from wsss_tf.evaluation.score import score_masks
 from wsss_tf.files import images
+from wsss_tf.files.text import check_one_line, read_text
 from wsss_tf.masks import IGNORE
 
 
@@ -90,13 +91,14 @@ def read_class_names(path):
     """Return the class names, a tuple of strings, from a text file with one per line.
 
     Raises:
-      UserError: no such file, no name, a blank line between names, a name twice, over 255 names.
+      UserError: no such file, no name, a blank line between names, a name twice or of two
+        lines, over 255 names, not UTF-8.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).rstrip().split("\n")
+    except OSError as error:
         raise UserError(f"--class_names={path}: cannot be read: {error}") from error
-    names = tuple(line.strip() for line in lines)
+    names = tuple(line.strip() for line in lines) if any(lines) else ()
     if not 1 <= len(names) <= 255:
         raise UserError(f"--class_names={path}: 1 to 255 names are needed, it has {len(names)}.")
     for number, name in enumerate(names, start=1):
@@ -104,6 +106,7 @@ def read_class_names(path):
             raise UserError(
                 f"--class_names={path}: line {number} is blank; every line is one class."
             )
+        check_one_line(name, f"--class_names={path}: line {number}")
         if name in names[: number - 1]:
             raise UserError(f"--class_names={path}: line {number} repeats the name {name!r}.")
     return names

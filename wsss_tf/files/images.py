@@ -39,10 +39,12 @@ def decode_image(contents):
       within 1, and 16-bit grey, which Pillow clips).
 
     Raises:
-      InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG.
+      InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG (WebP, say).
     """
     # This op tells the format by the bytes and reads PNG too. The accurate DCT is Pillow's.
     image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    # Of a WebP file it makes [1, h, w, 3], whatever its static shape says.
+    image = tf.ensure_shape(image, [None, None, 3])
     orientation = _exif_orientation(contents)
     image = tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
     image.set_shape([None, None, 3])

@@ -14,6 +14,19 @@ from wsss_tf.errors import UserError
 
 # Kinds of pixels of which both libraries make the same colours; not CMYK, nor grey of 16 bits.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+# By the first bytes of a file.
+_FORMATS = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+}
+_PHONE_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 _EXIF_BYTES = 64 * 1024
 ORIENTATION_TAG = 0x0112
 # What undoes each Exif orientation.
@@ -93,7 +106,23 @@ def _by_tensorflow(path, contents):
         return images.decode_image(tf.constant(contents)).numpy()
     except tf.errors.OpError as error:
         reason = error.message.split("[Op:")[0].split("[[{{")[0].strip()
+        if (inside := other_format(contents)) is not None:
+            reason = f"{inside}; convert it to JPEG or PNG."
         raise UserError(f"{path}: cannot be read as a picture: {reason}") from error
+
+
+def other_format(contents):
+    """Return what a file is inside, such as "it is WebP inside"; None for JPEG, PNG and unknown.
+
+    Args:
+      contents: its bytes, at least the first 16.
+    """
+    name = next((name for start, name in _FORMATS.items() if contents.startswith(start)), None)
+    if contents[:4] == b"RIFF" and contents[8:12] == b"WEBP":
+        name = "WebP"
+    elif contents[4:8] == b"ftyp" and contents[8:12] in _PHONE_BRANDS:
+        name = "HEIC or AVIF"
+    return None if name is None else f"it is {name} inside, whatever its name says"
 
 
 def exif_orientation(contents):

@@ -25,6 +25,7 @@ import zipfile
 import numpy as np
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.text import check_one_line, read_text
 
 
 @contextlib.contextmanager
@@ -188,14 +189,20 @@ class RunFolder(os.PathLike):
         """Return the K class names that the run was trained with, in mask order.
 
         Raises:
-          UserError: there are none.
+          UserError: there are none, or the file is not UTF-8.
         """
         if not self.class_names.is_file():
             raise UserError(f"{self.class_names}: missing; it is written when training starts.")
-        return tuple(self.class_names.read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(self.class_names).splitlines())
 
     def write_class_names(self, class_names):
-        """Write the class names that a run is trained with."""
+        """Write the class names that a run is trained with.
+
+        Raises:
+          UserError: one would not be one name when it is read again.
+        """
+        for name in class_names:
+            check_one_line(name, self.class_names)
         write_text(self.class_names, "\n".join(class_names) + "\n")
 
     def require_cams(self, image_ids, split):

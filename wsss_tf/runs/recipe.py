@@ -47,7 +47,7 @@ class Recipe:
         maps and masks have the pictures' own size. None for no limit.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
-      weakly_supervised: train on image labels; masks are not even read.
+      weakly_supervised: train on image labels; some masks are read, only to compare.
       pseudo_labels: folder of masks that take the place of the training split's own, such as
         "RUN/pseudo_labels"; None trains on the data set's masks. Not for weak supervision.
       validation_source: as `source`, where validation, inference and evaluation are on another one

@@ -53,12 +53,14 @@ class TrainedRun:
         Raises:
           UserError: as in `split_source` and `training_run.checked_source`.
         """
+        from wsss_tf.runs.data_warnings import warn_of_data
         from wsss_tf.runs.training_run import checked_source
 
         if pictures is None:
             source = self.split_source(split)
         else:
             source = pictures_source(pictures, self.class_names)
+            warn_of_data(source)
         return checked_source(self.recipe, source, output)
 
 

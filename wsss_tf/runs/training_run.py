@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from wsss_tf.data import batches as batches_lib
 from wsss_tf.data import checks
+from wsss_tf.data.class_counts import class_lines, class_warnings
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files.run_folder import RunFolder, write_json
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
@@ -16,6 +17,7 @@ from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.interop.imagenet import imagenet_weights
 from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.data_warnings import warn_of_data
 from wsss_tf.runs.validation import make_mask_validation, make_validation
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.hosts import is_chief
@@ -45,6 +47,10 @@ def train(recipe, run_dir, profile_steps=None):
     source = _training_source(recipe, run_dir)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
+    for line in class_lines(source):
+        print(line)
+    for line in class_warnings(source) if recipe.weakly_supervised else ():
+        warn(line)
     if recipe.prepare_source is not None:
         source = recipe.prepare_source(source)
     augmentation = recipe.augmentation()
@@ -123,6 +129,7 @@ def _training_source(recipe, run_dir):
       UserError: the source has not what the kind of supervision needs.
     """
     source = recipe.source(split=recipe.train_split)
+    warn_of_data(source, compare_masks=recipe.pseudo_labels is None)
     if recipe.weakly_supervised:
         if recipe.pseudo_labels is not None:
             raise UserError(

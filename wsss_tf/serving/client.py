@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from wsss_tf import command
 from wsss_tf.bounded_map import bounded_map
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files import picture_files, run_folder
 from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
 
@@ -66,12 +66,17 @@ def connect(server, model, version=None, timeout=60, retries=4):
 def find_pictures(folder):
     """Return {path below the folder without suffix: path}, sorted, without hidden files.
 
+    Files in other formats are counted in a warning.
+
     Raises:
       UserError: no such folder, no picture in it, or two that differ by suffix only.
     """
     if not pathlib.Path(folder).is_dir():
         raise UserError(f"--input={folder}: no such folder.")
-    return {name: pathlib.Path(path) for name, path in picture_files.find_pictures(folder).items()}
+    files, note = picture_files.find_pictures(folder)
+    if note:
+        warn(note)
+    return {name: pathlib.Path(path) for name, path in files.items()}
 
 
 def overlay(contents, mask_bytes, weight, keep_background):
