@@ -2,7 +2,7 @@
 
 import pathlib
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files.picture_files import find_pictures
 from wsss_tf.interop.annotations import record as r
 
@@ -27,7 +27,10 @@ def read_folders(source):
         )
     classes = {name: r.class_name(name, f"{source / name}") for name in names}
     result = r.Annotations([], r.declared(classes.values()))
-    for name, path in find_pictures(source, leave_out="SegmentationClass").items():
+    files, note = find_pictures(source, leave_out="SegmentationClass")
+    if note:
+        warn(note)
+    for name, path in files.items():
         folder, slash, _ = name.partition("/")
         if not slash:
             raise UserError(f"{path}: lies in no class' folder, but beside them.")

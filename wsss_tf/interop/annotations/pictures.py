@@ -7,7 +7,7 @@ import unicodedata
 
 from PIL import Image
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
 from wsss_tf.files.picture_files import find_pictures
 from wsss_tf.files.pictures import exif_orientation
 
@@ -32,7 +32,9 @@ class Pictures:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of pictures.")
         self.folder = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
-        self.files = find_pictures(self.folder, leave_out="SegmentationClass")
+        self.files, note = find_pictures(self.folder, leave_out="SegmentationClass")
+        if note:
+            warn(note)
         self._ids_by_end = collections.defaultdict(list)
         for picture_id in self.files:
             parts = _parts(picture_id)
