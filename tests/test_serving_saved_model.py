@@ -53,7 +53,7 @@ def cams(tmp_path_factory):
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
     """(predictor with a dense CRF behind it, folder of its SavedModel)."""
-    predictor = RefinedByCrf(mask_predictor(), CrfParameters(iterations=2, unary_weight=2.0))
+    predictor = RefinedByCrf(mask_predictor(), CrfParameters(iterations=5, unary_weight=0.5))
     path = tmp_path_factory.mktemp("refined") / "model"
     save_masks(predictor, path)
     return predictor, path
@@ -190,7 +190,7 @@ def test_a_c_program_makes_the_same_masks(masks, cams, refined, tmp_path, monkey
             allowed = 0.001 * mask.size if kind == "refined" else 0
             assert (mask != expected).sum() <= allowed
             if kind == "refined":
-                assert (mask != _expected_mask("masks", compute.compute, image)).mean() > 0.02
+                assert (mask != _expected_mask("masks", compute.compute, image)).mean() > 0.05
 
 
 def test_warmup_requests_run(masks, tmp_path):
