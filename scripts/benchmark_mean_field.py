@@ -9,6 +9,7 @@ smooth regions with noise. Second table: training steps per second. On NVIDIA ca
 TensorFloat-32 TensorFlow multiplies matrices with ten-bit mantissas, which shows in the marginals.
 """
 
+import dataclasses
 import functools
 import statistics
 import time
@@ -16,7 +17,6 @@ import time
 from absl import flags
 
 from wsss_tf import command
-from wsss_tf.errors import UserError
 
 _BATCH = flags.DEFINE_integer("batch", 15, "Images a batch.", 1)
 _SIZE = flags.DEFINE_integer("size", 41, "Side of the grid.", 5)
@@ -31,11 +31,10 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the numbers.")
 
 def main():
     """Run the script."""
-    try:
-        import pydensecrf.densecrf  # noqa: F401
-    except ImportError as error:
-        raise UserError("pydensecrf is not installed: pip install pydensecrf2.") from error
     from wsss_tf.files import run_folder
+    from wsss_tf.inference.dense_crf import require_library
+
+    require_library("pydensecrf")
 
     results = {"mean_field": _compare()}
     r = results["mean_field"]
@@ -81,31 +80,23 @@ def _drawn_batch():
     return logits.astype(np.float32), np.clip(pictures, 0, 255).astype(np.uint8)
 
 
-def _library(logits, picture):
-    import numpy as np
-    from pydensecrf.densecrf import DenseCRF2D
-
-    height, width, classes = logits.shape
-    crf = DenseCRF2D(width, height, classes)
-    crf.setUnaryEnergy(np.ascontiguousarray(-logits.reshape(-1, classes).T))
-    crf.addPairwiseGaussian(sxy=3 / 12, compat=3)
-    crf.addPairwiseBilateral(sxy=80 / 12, srgb=13, rgbim=picture, compat=10)
-    marginals = np.array(crf.inference(_ITERATIONS.value))
-    return marginals.T.reshape(height, width, classes)
-
-
 def _compare():
     import numpy as np
     import tensorflow as tf
 
+    from wsss_tf.inference.dense_crf import CAM_CRF, dense_crf_from_energy
     from wsss_tf.layers.mean_field import MeanField
 
     logits, pictures = _drawn_batch()
+    parameters = dataclasses.replace(
+        CAM_CRF.scaled(12), iterations=_ITERATIONS.value, library="pydensecrf"
+    )
     layer = MeanField(iterations=_ITERATIONS.value, tile=_TILE.value)
     compiled = tf.function(lambda x, y: layer([x, y]))
 
     def with_library():
-        return np.stack([_library(*pair) for pair in zip(logits, pictures)])
+        pairs = zip(-logits, pictures)
+        return np.stack([dense_crf_from_energy(*pair, parameters) for pair in pairs])
 
     def with_layer():
         return compiled(logits, pictures).numpy()

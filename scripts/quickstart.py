@@ -124,25 +124,18 @@ def counted(stages):
 def what_has_come(plan):
     """Return the scores and where to look, as text."""
     run_dir, planned = plan.run_dir, plan.planned
-    if "report" in planned:
-        rows = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["rows"]
-        report, scores = run_dir / "report.html", {row["what"]: row for row in rows}
-        images = "images"
-    else:
-        text = (run_dir / "label_scores.json").read_text(encoding="utf-8")
-        report, scores = run_dir / "cam" / "report.html", json.loads(text)["scores"]
-        images = "num_images"
+    rows = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["rows"]
     # The two labels of the dense CRF are each sure of one thing only: they are in the report.
-    scores = {what: one for what, one in scores.items() if not what.startswith("dense CRF")}
     lines = [
-        f"{100 * one['miou']:8.2f}  {what} ({one[images]} of {one['split']})"
-        for what, one in scores.items()
+        f"{100 * row['miou']:8.2f}  {row['what']} ({row['images']} of {row['split']})"
+        for row in rows
+        if not row["what"].startswith("dense CRF")
     ]
     if lines:
         lines = ["mean IoU %, of masks that no stage has learnt from:", *lines]
     made = [f"{what}: {path}" for one in planned.values() for what, path in one.made.items()]
     made = [text for text in made if not text.startswith("report: ")]
-    lines += [f"open {report}" + (f"   ({'; '.join(made)})" if made else "")]
+    lines += [f"open {run_dir / 'report.html'}" + (f"   ({'; '.join(made)})" if made else "")]
     return "\n".join(lines)
 
 

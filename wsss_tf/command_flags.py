@@ -7,6 +7,7 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.inference.dense_crf import LIBRARIES
 
 # === Groups ===
 
@@ -66,8 +67,8 @@ def define_any_crf(values=flags.FLAGS):
     )
     flags.DEFINE_enum(
         "crf_library",
-        "numba",
-        ["numba", "tensorflow", "pydensecrf"],
+        LIBRARIES[0],
+        LIBRARIES,
         "What computes dense CRFs; the results are the same. tensorflow uses a GPU if there is "
         "one; pydensecrf must be installed by itself.",
         flag_values=values,

@@ -94,12 +94,12 @@ class CommandServer:
         loaded; a command's own comes too late for these. None is this process's.
 
     Raises:
-      NotImplementedError: there is none on this system (`IS_AVAILABLE`).
+      RuntimeError: this system cannot have one (`IS_AVAILABLE`).
     """
 
     def __init__(self, modules=MODULES, env=None):
         if not IS_AVAILABLE:
-            raise NotImplementedError(f"no server of commands on {sys.platform}: run python -m.")
+            raise RuntimeError(f"no server of commands on {sys.platform}: run python -m.")
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair()
         code = _START.format(fd=theirs.fileno(), modules=tuple(modules))
