@@ -7,7 +7,12 @@ nothing; d.jpg is mentioned nowhere. All are of 8 x 12 pixels.
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from wsss_tf.errors import UserError
+from wsss_tf.interop.annotations.draw import draw_mask
+from wsss_tf.interop.annotations.read import READERS
 
 SIZE = (8, 12)  # height, width
 CLASSES = {"a": {"cat", "dog"}, "sub/b": {"traffic light"}, "c": set()}
@@ -342,3 +347,34 @@ WRITERS = {
     "csv": write_csv,
 }
 WITH_OUTLINES = ("coco", "labelme", "cvat", "label_studio", "yolo")
+
+
+# === What is read of them ===
+
+VALUES = {"background": 0, "cat": 1, "dog": 2, "traffic light": 3}
+
+
+def read(kind, path, text=None, **options):
+    """Return the annotations of a file, after writing it if its text, or JSON value, is given."""
+    if text is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return READERS[kind](path, **options)
+
+
+def classes(annotations):
+    """Return {picture's first name: its classes}."""
+    return {record.names[0]: record.classes() for record in annotations.records}
+
+
+def refused(message, kind, path, text=None, **options):
+    """Check that a file ends in a line that names it."""
+    with pytest.raises(UserError, match=message) as error:
+        read(kind, path, text, **options)
+    assert str(path) in str(error.value)
+
+
+def pixels(record, largest_first=False):
+    """Return the mask of a picture."""
+    mask, _ = draw_mask(record.shapes, SIZE, VALUES, record.is_relative, largest_first)
+    return mask

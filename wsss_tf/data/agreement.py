@@ -6,6 +6,7 @@ import typing
 import numpy as np
 from PIL import Image
 
+from wsss_tf.data.lists import evenly_spread
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.masks import IGNORE
@@ -43,7 +44,7 @@ def compare_labels_with_masks(source):
     if source.tagged is None or source.mask_paths is None:
         return []
     masked = [i for i, path in enumerate(source.mask_paths) if path]
-    chosen = [masked[round(i)] for i in np.linspace(0, len(masked) - 1, min(SAMPLE, len(masked)))]
+    chosen = evenly_spread(masked, SAMPLE)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         seen = dict(zip(chosen, pool.map(_look, [source.mask_paths[i] for i in chosen])))
     _check_kind(source, seen)

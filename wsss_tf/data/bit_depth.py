@@ -1,7 +1,8 @@
 """Pictures of 16 bits that use only the lower ones: read as they are, they are nearly black."""
 
-import numpy as np
 import tensorflow as tf
+
+from wsss_tf.data.lists import evenly_spread
 
 _HEADERS, _PICTURES = 500, 24
 # A camera's 10 to 14 bits.
@@ -16,10 +17,10 @@ def unused_bits(paths):
     Args:
       paths: files of pictures, of any kind.
     """
-    deep = [path for path in _spread(paths, _HEADERS) if _is_deep(path)]
+    deep = [path for path in evenly_spread(paths, _HEADERS) if _is_deep(path)]
     if not deep:
         return ""
-    largest = [_largest(path) for path in _spread(deep, _PICTURES)]
+    largest = [_largest(path) for path in evenly_spread(deep, _PICTURES)]
     bits = int(max(largest)).bit_length()
     if not 0 < bits <= _MOST_BITS:
         return ""
@@ -28,11 +29,6 @@ def unused_bits(paths):
         f"65535 ({bits} bits), so they are read as nearly black pictures (the upper 8 bits are "
         f"kept); multiply their values by {2 ** (16 - bits)}."
     )
-
-
-def _spread(values, count):
-    chosen = np.linspace(0, len(values) - 1, min(count, len(values)))
-    return [values[round(i)] for i in chosen]
 
 
 def _is_deep(path):

@@ -10,12 +10,10 @@ from wsss_tf.data.lists import labels_from_masks, read_id_list
 from wsss_tf.data.picture_names import PictureNames
 from wsss_tf.data.source import file_source, reduced_source
 from wsss_tf.errors import UserError
+from wsss_tf.files.folder_layout import LABEL_FILE, MASK_FOLDER, NAMES_FILE, image_folder
 from wsss_tf.files.picture_files import OTHER_PICTURES, find_pictures, search
 from wsss_tf.files.text import check_one_line, read_text
 from wsss_tf.masks import IGNORE
-
-LABEL_FILE = "image_labels.csv"
-NAMES_FILE = "class_names.txt"
 
 
 def folder_source(split="all", root=None, require_labels=False, max_side=None, compare_masks=True):
@@ -51,12 +49,12 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
         label that is no class name, or none where it needs one.
     """
     root = _folder(root, "folder_source.root")
-    image_folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
-    image_files, note = find_pictures(image_folder, leave_out="SegmentationClass")
+    pictures = image_folder(root)
+    image_files, note = find_pictures(pictures, leave_out=MASK_FOLDER)
     warnings = [note] if note else []
-    names = PictureNames(image_files, image_folder)
+    names = PictureNames(image_files, pictures)
     ids = _split_ids(root, split, names)
-    mask_files, mask_warnings = _find_masks(root / "SegmentationClass", names)
+    mask_files, mask_warnings = _find_masks(root / MASK_FOLDER, names)
     warnings += mask_warnings
     mask_paths = [mask_files.get(image_id, "") for image_id in ids]
     if any(mask_paths) and (count := mask_paths.count("")):
@@ -75,7 +73,7 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
             labels_of.setdefault(image_id, set()).update(found)
     labels = _multi_hot(root, labels_of, ids, class_names)
     if strangers:
-        line = _strangers(root / LABEL_FILE, strangers, rows, names, image_folder)
+        line = _strangers(root / LABEL_FILE, strangers, rows, names, pictures)
         if split == "all":
             raise UserError(line)
         warnings.append(line)
@@ -114,7 +112,7 @@ def training_folder(root):
       UserError: no such folder, or neither labels nor masks are in it.
     """
     path = _folder(root, "--data").absolute()
-    if not (path / LABEL_FILE).is_file() and not (path / "SegmentationClass").is_dir():
+    if not (path / LABEL_FILE).is_file() and not (path / MASK_FOLDER).is_dir():
         raise UserError(
             f"--data={root}: no {LABEL_FILE} in it, which says what each picture shows: a first "
             "line image,labels and then lines such as 0001.jpg,cat dog."
@@ -212,8 +210,7 @@ def _split_ids(root, split, names):
     if missing:
         raise UserError(
             f"{lists[split]}: no image {missing[0]!r}{_and_more(missing)} in "
-            f"{root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root}"
-            f"{_nearest(missing[0], names)}."
+            f"{image_folder(root)}{_nearest(missing[0], names)}."
         )
     if len(set(ids)) < len(ids):
         twice = next(name for name, image_id in zip(listed, ids) if ids.count(image_id) > 1)

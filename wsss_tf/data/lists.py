@@ -36,6 +36,12 @@ def without_suffix(name):
     return stem if suffix.lower() in SUFFIXES else name
 
 
+def evenly_spread(values, most):
+    """Return at most so many values of a sequence, from its first to its last."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values)))
+    return [values[round(place)] for place in places]
+
+
 def files_of(ids, files, data_set, what, folder):
     """Return the file of each id.
 

@@ -14,6 +14,12 @@ OTHER_PICTURES = {
 }  # fmt: skip
 
 
+def is_picture_name(name):
+    """Return whether a file name has the suffix of a picture, of a format that is read or not."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in SUFFIXES or suffix in OTHER_PICTURES
+
+
 def find_files(folder, suffixes, leave_out=None):
     """Return {path below the folder without suffix: path}, sorted, of files with given suffixes.
 

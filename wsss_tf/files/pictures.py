@@ -27,7 +27,7 @@ _FORMATS = {
     b"%PDF": "PDF",
 }
 _PHONE_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-_EXIF_BYTES = 64 * 1024
+EXIF_BYTES = 64 * 1024
 ORIENTATION_TAG = 0x0112
 # What undoes each Exif orientation.
 _UPRIGHT = {
@@ -134,7 +134,7 @@ def exif_orientation(contents):
     Args:
       contents: bytes of the file.
     """
-    head = contents[:_EXIF_BYTES]
+    head = contents[:EXIF_BYTES]
     if head[:2] != b"\xff\xd8":
         return 1
     # A JPEG is a chain of segments: 0xFF, a code, and a big-endian length that counts itself.

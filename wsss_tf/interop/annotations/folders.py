@@ -3,6 +3,7 @@
 import pathlib
 
 from wsss_tf.errors import UserError, warn
+from wsss_tf.files.folder_layout import MASK_FOLDER
 from wsss_tf.files.picture_files import find_pictures
 from wsss_tf.interop.annotations import record as r
 
@@ -19,7 +20,7 @@ def read_folders(source):
     if not source.is_dir():
         raise UserError(f"--source={source}: no such folder.")
     names = sorted(p.name for p in source.iterdir() if p.is_dir() and p.name[0] != ".")
-    names = [name for name in names if name != "SegmentationClass"]
+    names = [name for name in names if name != MASK_FOLDER]
     if names and {name.casefold() for name in names} <= _SPLITS:
         raise UserError(
             f"--source={source}: its folders are splits ({', '.join(names)}), not classes; give "
@@ -27,7 +28,7 @@ def read_folders(source):
         )
     classes = {name: r.class_name(name, f"{source / name}") for name in names}
     result = r.Annotations([], r.declared(classes.values()))
-    files, note = find_pictures(source, leave_out="SegmentationClass")
+    files, note = find_pictures(source, leave_out=MASK_FOLDER)
     if note:
         warn(note)
     for name, path in files.items():

@@ -8,12 +8,9 @@ import unicodedata
 from PIL import Image
 
 from wsss_tf.errors import UserError, warn
-from wsss_tf.files.picture_files import find_pictures
-from wsss_tf.files.pictures import exif_orientation
-
-# Suffixes of pictures as annotations may have them; the picture may since have been converted.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".heic")
-_EXIF_BYTES = 64 * 1024
+from wsss_tf.files.folder_layout import MASK_FOLDER, image_folder
+from wsss_tf.files.picture_files import find_pictures, is_picture_name
+from wsss_tf.files.pictures import EXIF_BYTES, exif_orientation
 
 
 class Pictures:
@@ -31,8 +28,8 @@ class Pictures:
         folder = pathlib.Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of pictures.")
-        self.folder = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
-        self.files, note = find_pictures(self.folder, leave_out="SegmentationClass")
+        self.folder = image_folder(folder)
+        self.files, note = find_pictures(self.folder, leave_out=MASK_FOLDER)
         if note:
             warn(note)
         self._ids_by_end = collections.defaultdict(list)
@@ -79,15 +76,15 @@ class Pictures:
             with Image.open(path, formats=("JPEG", "PNG")) as picture:
                 width, height = picture.size
             with open(path, "rb") as file:
-                is_turned = exif_orientation(file.read(_EXIF_BYTES)) >= 5
+                is_turned = exif_orientation(file.read(EXIF_BYTES)) >= 5
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return None
         return (width, height) if is_turned else (height, width)
 
 
 def _without_suffix(name):
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in _SUFFIXES else name
+    # Of any format: the picture may have been converted since.
+    return os.path.splitext(name)[0] if is_picture_name(name) else name
 
 
 def _parts(name):

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-import os
 import pathlib
 import unicodedata
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.picture_files import find_files
 
 BACKGROUND = "background"
 # What tools call it.
@@ -201,26 +201,20 @@ def runs_to_bitmap(counts, height, width, where, order="C"):
 def files_below(source, suffix):
     """Return the (path, path below the folder without suffix) of files, sorted; or of one file.
 
-    Hidden files are left out.
+    Hidden files are left out, and a folder that links lead to again is searched once.
 
     Raises:
-      UserError: no such file or folder, or none with the suffix.
+      UserError: no such file or folder, none with the suffix, or two that differ by it only.
     """
     source = pathlib.Path(source)
     if source.is_file():
         return [(source, source.stem)]
     if not source.is_dir():
         raise UserError(f"--source={source}: no such file or folder.")
-    found = []
-    for parent, folders, names in os.walk(source, followlinks=True):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        for name in sorted(names):
-            if name[0] != "." and name.lower().endswith(suffix):
-                path = pathlib.Path(parent, name)
-                found.append((path, path.relative_to(source).with_suffix("").as_posix()))
+    found = find_files(source, (suffix,))
     if not found:
         raise UserError(f"--source={source}: no file *{suffix} in it.")
-    return found
+    return [(pathlib.Path(path), name) for name, path in found.items()]
 
 
 def one_file(source, what):

@@ -5,6 +5,7 @@ import io
 import re
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.picture_files import is_picture_name
 from wsss_tf.interop.annotations import record as r
 
 _IMAGE_COLUMNS = {
@@ -15,7 +16,6 @@ _LABEL_COLUMN = re.compile(
     r"(labels?|label_?name|class(es)?|class_?names?|tags?|categor(y|ies)|category_?name)"
     r"([ _]?\d+)?"
 )
-_PICTURE = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", re.IGNORECASE)
 _TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 _CODE_PAGE = "tables that are not UTF-8 and were read as Windows-1252"
 _SEPARATORS = {"space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
@@ -41,12 +41,12 @@ def read_table(source, label_separator=None):
     header = [cell.casefold() for cell in rows[0][1]]
     label_columns = [i for i, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
     image_columns = [i for i, name in enumerate(header) if name in _IMAGE_COLUMNS]
-    if any(_PICTURE.search(cell) for cell in rows[0][1]):
+    if any(is_picture_name(cell) for cell in rows[0][1]):
         cells = _cells_without_header(path, rows)
     elif len(rows) == 1:
         raise UserError(f"{path}: only one line, {rows[0][1]}.")
     elif label_columns and image_columns:
-        named = [i for i in image_columns if _PICTURE.search("".join(rows[1][1][i : i + 1]))]
+        named = [i for i in image_columns if is_picture_name("".join(rows[1][1][i : i + 1]))]
         cells = _label_cells(path, rows, (named or image_columns)[0], label_columns)
     else:
         cells, result.class_names = _class_columns(path, rows, (image_columns or [0])[0])
@@ -117,7 +117,7 @@ def _rows(path, text):
 def _cells_without_header(path, rows):
     """Return (line, picture, label cells) of a table whose first line is already a picture."""
     line, first = rows[0]
-    if not _PICTURE.search(first[0]):
+    if not is_picture_name(first[0]):
         raise UserError(
             f"{path}, line {line}: the picture must be in the first column, or the first line must "
             f"name the columns, such as image,labels; it is {first}."

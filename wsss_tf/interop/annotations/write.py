@@ -9,6 +9,7 @@ import pathlib
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.folder_layout import LABEL_FILE, MASK_FOLDER, NAMES_FILE
 from wsss_tf.files.picture_files import find_files
 from wsss_tf.files.png import save_mask
 from wsss_tf.files.run_folder import write_text
@@ -16,9 +17,6 @@ from wsss_tf.interop.annotations import record as r
 from wsss_tf.interop.annotations.draw import draw_mask
 from wsss_tf.interop.annotations.pictures import Pictures
 from wsss_tf.masks import IGNORE
-
-NAMES_FILE = "class_names.txt"
-MASK_FOLDER = "SegmentationClass"
 
 _NOT_MENTIONED = "pictures that the annotations do not mention, left out"
 _NO_PICTURE = "annotated pictures that are not in the folder"
@@ -122,7 +120,7 @@ def check_output(output, overwrite=False):
     """
     output = pathlib.Path(output)
     if output.is_dir():
-        raise UserError(f"--output={output}: is a folder; name the file in it, image_labels.csv.")
+        raise UserError(f"--output={output}: is a folder; name the file in it, {LABEL_FILE}.")
     for path in (output, output.parent / NAMES_FILE):
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already; say --overwrite, or move it away.")
