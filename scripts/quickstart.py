@@ -28,20 +28,20 @@ SCENES = (
     "gin/data/few_shapes.gin",
 )
 
-# What the stages do, and their minutes on the drawn scenes with two idle cores.
+# What the stages do, and their minutes on the drawn scenes with two cores.
 STAGES = {
-    "baseline": ("train the CAM baseline on image labels", 0.5),
-    "baseline_cams": ("its class activation maps", 0.7),
-    "cam": ("train SEAM on image labels", 1.3),
-    "cams": ("its class activation maps", 0.7),
-    "crf": ("dense CRF on SEAM's maps: where they are sure", 0.2),
+    "baseline": ("train the CAM baseline on image labels", 1.8),
+    "baseline_cams": ("its class activation maps", 1.4),
+    "cam": ("train SEAM on image labels", 2.0),
+    "cams": ("its class activation maps", 1.4),
+    "crf": ("dense CRF on SEAM's maps: where they are sure", 0.1),
     "affinity": ("train AffinityNet on that", 0.5),
-    "walk": ("random walk by its affinities: masks", 0.3),
-    "segmentation": ("train DeepLab on these masks", 1.7),
-    "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.3),
-    "export": ("export DeepLab as a SavedModel", 0.2),
+    "walk": ("random walk by its affinities: masks", 0.2),
+    "segmentation": ("train DeepLab on these masks", 1.4),
+    "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.2),
+    "export": ("export DeepLab as a SavedModel", 0.1),
     "label_scores": ("score maps and masks", 0.1),
-    "report": ("show everything", 0.3),
+    "report": ("show everything", 0.2),
 }
 
 
@@ -93,7 +93,7 @@ def what_is_to_come(stages, with_minutes):
     head, lines = "What is to come:", []
     if with_minutes:
         total = sum(STAGES[stage.name][1] for stage in stages)
-        head = f"What is to come, about {total:.0f} minutes on two idle cores:"
+        head = f"What is to come, about {total:.0f} minutes on two cores:"
     for number, stage in enumerate(stages, 1):
         what, minutes = STAGES[stage.name]
         lines.append(f"{number:4}  {what}" + (f" ({minutes:.1f})" if with_minutes else ""))

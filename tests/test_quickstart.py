@@ -146,7 +146,7 @@ def test_what_is_to_come_is_said_at_the_start_and_with_each_stage(script, tmp_pa
         for name in ("cam", "crf", "report")
     ]
     lines = script.what_is_to_come(stages, with_minutes=True).splitlines()
-    assert "minutes on two idle cores" in lines[0]
+    assert "minutes on two cores" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
     run_stages(tmp_path, script.counted(stages))
     assert done == ["cam", "crf", "report"]
