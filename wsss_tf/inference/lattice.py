@@ -116,21 +116,42 @@ def mean_field(energies, lattices, weights, iterations):
       list of float32 [N, K].
     """
     points, labels = energies[0].shape
-    # Two fields of up to four labels share a register; others have one or more of their own.
-    halves = labels <= _HALF
-    field = _HALF if halves else -(-labels // WIDTH) * WIDTH
-    row = -(-len(energies) * field // WIDTH) * WIDTH
+    halves, field, row, parts = _layout(len(energies), labels)
     logits = np.full((points, row), _NO_LABEL, np.float32)
-    parts = [logits[:, start : start + labels] for start in range(0, row, field)][: len(energies)]
-    for part, energy in zip(parts, energies):
-        np.negative(energy, out=part)
+    for number, of_labels, of_lanes in parts:
+        np.negative(energies[number][:, of_labels], out=logits[:, of_lanes])
     plane, colour = (_NO_LATTICE if lattice is None else lattice for lattice in lattices)
     plane_weight, colour_weight = (np.float32(weight) for weight in weights)
     _mean_field(
         logits.reshape(-1), row, field, halves, iterations, plane, plane_weight, colour,
         colour_weight,
     )  # fmt: skip
-    return [np.ascontiguousarray(part) for part in parts]
+    marginals = [np.empty((points, labels), np.float32) for _ in energies]
+    for number, of_labels, of_lanes in parts:
+        marginals[number][:, of_labels] = logits[:, of_lanes]
+    return marginals
+
+
+def _layout(fields, labels):
+    """Say where the labels of some fields are in a pixel's row.
+
+    Returns:
+      Whether two fields share each register, a half for each: for 12 labels they then take three
+      registers, where registers of their own would be four. Lanes of a field, or of two that
+      share. Lanes of a row. And (field, slice of its labels, slice of lanes) of each part.
+    """
+    halves = fields > 1
+    share = _HALF if halves else WIDTH
+    together = WIDTH // share
+    field = -(-labels // share) * WIDTH
+    parts = []
+    for number in range(fields):
+        start = number // together * field + number % together * share
+        for label in range(0, labels, share):
+            stop = min(labels, label + share)
+            parts.append((number, slice(label, stop), slice(start, start + stop - label)))
+            start += WIDTH
+    return halves, field, -(-fields // together) * field, parts
 
 
 def _places(height, width):
@@ -370,7 +391,6 @@ def _mean_field(
 ):  # fmt: skip
     """Put marginals in the place of logits, [N * row]."""
     points = logits.size // row
-    field = max(field, WIDTH)
     plane_weight *= _scale(plane.neighbours)
     colour_weight *= _scale(colour.neighbours)
     # With a row of zeros at the end, the neighbour that is not there.
