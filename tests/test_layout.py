@@ -146,3 +146,29 @@ def test_these_start_without_tensorflow():
 
 def test_gin_stays_at_the_edge():
     assert {file for _, file, name, _ in all_imports() if name[0] == "gin"} == {"runs/recipe.py"}
+
+
+def test_no_function_is_translated_by_autograph():
+    """Translation takes seconds of each command's start, and nothing here needs it."""
+    wrong = []
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        untouched = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef)
+            and "tf.autograph.experimental.do_not_convert" in map(ast.unparse, node.decorator_list)
+        }
+        for node in ast.walk(tree):
+            called = isinstance(node, ast.Call) and ast.unparse(node.func)
+            given = {word.arg: word.value for word in node.keywords} if called else {}
+            bare = isinstance(node, ast.FunctionDef) and "tf.function" in map(
+                ast.unparse, node.decorator_list
+            )
+            autograph = called == "tf.function" and not (
+                "autograph" in given and ast.unparse(given["autograph"]) == "False"
+            )
+            mapped = "num_parallel_calls" in given and ast.unparse(node.args[0]) not in untouched
+            if bare or autograph or mapped:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert not wrong

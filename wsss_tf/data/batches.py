@@ -63,6 +63,7 @@ def training_batches(source, augment, batch_size, seed, first_step=0, input_cont
     if part_size % device_batch or part_size * parts != batch_size:
         raise ValueError(f"a batch of {batch_size} does not split over {parts} hosts evenly.")
 
+    @tf.autograph.experimental.do_not_convert
     def example(count):
         # `count` runs over this host's examples, `number` over those of all hosts.
         number = count // part_size * batch_size + part * part_size + count % part_size

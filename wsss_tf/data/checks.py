@@ -178,7 +178,7 @@ def _head(path):
 
 def _traced(function):
     """Trace a function of a position now, so that many threads may call it."""
-    return tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int64))
+    return tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
 
 
 def _size(size):

@@ -205,7 +205,7 @@ def loader(source):
     It is compiled: run op by op, reading a JPEG takes thirty times as long, most of it for the loop
     over its segments. It raises `UserError`, naming the file, where image or mask cannot be read.
     """
-    read = tf.function(source.load, input_signature=[tf.TensorSpec([], tf.int64)])
+    read = tf.function(source.load, autograph=False, input_signature=[tf.TensorSpec([], tf.int64)])
 
     def load(position):
         try:

@@ -169,16 +169,20 @@ def color_jitter(jitter, hue):
         count = len(operations)
         order = tf.argsort(tf.random.stateless_uniform([count], order_seed))
         amounts = tf.random.stateless_uniform([count], amount_seed)
-        image = example["image"]
-        for place in range(count):
+
+        # A loop in the graph, which holds each operation once and not once for each place.
+        def change(place, image):
             branches = [
-                lambda adjust=adjust, low=low, high=high, i=i, image=image: adjust(
+                lambda adjust=adjust, low=low, high=high, i=i: adjust(
                     image, low + amounts[i] * (high - low)
                 )
                 for i, (adjust, low, high) in enumerate(operations)
             ]
             image = tf.switch_case(order[place], branches)
-        image.set_shape([None, None, 3])
+            image.set_shape([None, None, 3])
+            return place + 1, image
+
+        _, image = tf.while_loop(lambda place, _: place < count, change, [0, example["image"]])
         return {**example, "image": image}
 
     return transform

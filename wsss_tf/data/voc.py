@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import numpy as np
 from absl import logging
 
-from wsss_tf.data import voc_archives
 from wsss_tf.data.devkit import convert_masks, devkit_folder
 from wsss_tf.data.lists import files_of, labels_from_masks, read_id_list
 from wsss_tf.data.source import file_source
@@ -68,6 +67,8 @@ def voc_source(split, devkit=None, sbd=None, sbd_masks=None, download_dir=None):
     if split not in SPLITS:
         raise UserError(f"voc: no split {split!r}; there is {', '.join(SPLITS)}.")
     if devkit is None:
+        from wsss_tf.data import voc_archives  # imports TensorFlow Datasets
+
         archives = voc_archives.download_manager(download_dir)
         voc, sbd = acquire_folders(archives, sbd, wants_sbd=split == "trainaug")
     else:
@@ -104,6 +105,8 @@ def acquire_folders(archives, sbd=None, wants_sbd=True):
     Raises:
       UserError: they are not there and cannot be downloaded.
     """
+    from wsss_tf.data import voc_archives
+
     devkit = voc_archives.acquire_voc(archives)
     voc, _ = find_folders(devkit)
     has_all_masks = (

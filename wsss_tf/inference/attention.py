@@ -68,11 +68,12 @@ class PixelAttention(tf.Module):
         return np.pad(seen, rest), maps, (row, column)
 
     @tf.function(
+        autograph=False,
         input_signature=[
             tf.TensorSpec([1, None, None, 3], tf.float32),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.int32),
-        ]
+        ],
     )
     def _maps(self, image, row, column):
         size = tf.shape(image)[1:3]

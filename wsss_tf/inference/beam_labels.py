@@ -91,7 +91,7 @@ class Labeller:
         self.is_counted = False
 
         # A graph: by single operations decoding takes longer than all the rest.
-        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
         def decode(contents):
             image = images.decode_image(contents)
             return images.limit_side(image, options.max_side), tf.shape(image)[:2]

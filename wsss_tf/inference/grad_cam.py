@@ -90,10 +90,11 @@ class GradCam(tf.Module):
         return self._compute(pictures, labels)
 
     @tf.function(
+        autograph=False,
         input_signature=[
             tf.TensorSpec([None, None, None, 3], tf.uint8),
             tf.TensorSpec([None, None], tf.float32),
-        ]
+        ],
     )
     def _compute(self, pictures, labels):
         asked = tf.reduce_any(labels > 0, axis=0)

@@ -71,7 +71,9 @@ def compiled(parameters, fields, labels):
     """Return `graph_crf` as a `tf.function` of so many CRFs and labels."""
     sizes = tf.TensorSpec([None, None, fields, labels]), tf.TensorSpec([None, None, 3], tf.uint8)
     return tf.function(
-        lambda energies, image: graph_crf(energies, image, parameters), input_signature=sizes
+        lambda energies, image: graph_crf(energies, image, parameters),
+        autograph=False,
+        input_signature=sizes,
     )
 
 

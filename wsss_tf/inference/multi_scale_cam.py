@@ -125,7 +125,7 @@ class MultiScaleCam(tf.Module):
         del labels
         return self._compute(pictures)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def _compute(self, pictures):
         scores, probabilities = multi_scale_scores(
             self.net, pictures, self.output, self.scales, self.flip

@@ -71,6 +71,7 @@ def _from_graph(source, positions, max_side, ahead):
 
     from wsss_tf.files import images
 
+    @tf.autograph.experimental.do_not_convert
     def read(position):
         image = source.read(position)["image"]
         limited = images.limit_side(image, max_side)

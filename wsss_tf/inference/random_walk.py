@@ -53,7 +53,9 @@ class PictureAffinity:
         return affinity, Grid(height, width, radius, self.stride)
 
     def _function(self, radius):
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+        @tf.function(
+            autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        )
         def affinity(pictures):
             spare = -tf.shape(pictures)[1:3] % self.stride
             padding = [[0, 0], [0, spare[0]], [0, spare[1]], [0, 0]]

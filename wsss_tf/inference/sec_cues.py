@@ -187,7 +187,7 @@ class LocalizationMaps(tf.Module):
                 "a layer where that is so, such as the last of a block."
             ) from error
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3])])
     def __call__(self, images):
         features = self.lower(images, training=False)
         with tf.GradientTape() as tape:

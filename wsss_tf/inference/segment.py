@@ -68,7 +68,7 @@ class MultiScalePredictor(tf.Module):
         self.align_corners = align_corners
         self.preprocess = preprocess
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def __call__(self, pictures):
         return tf.nn.softmax(self.mean_logits(pictures))
 

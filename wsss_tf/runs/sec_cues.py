@@ -181,6 +181,7 @@ def write_from_runs(
     ids = source.ids
     todo = [i for i, image_id in enumerate(ids) if not writer.is_done(image_id)]
 
+    @tf.autograph.experimental.do_not_convert
     def load(i):  # warped as the networks would do it, so that sizes are equal
         image = tf.cast(source.read(i)["image"], tf.float32)[None]
         return i, ops.normalize_image(ops.resize_bilinear(image, sizes[0], True)[0])

@@ -45,7 +45,7 @@ class _Service(tf.Module):
         self.class_names = tuple(class_names)
         self.max_pixels = max_pixels
 
-    @tf.function(input_signature=[_IMAGE_BYTES])
+    @tf.function(autograph=False, input_signature=[_IMAGE_BYTES])
     def image_bytes(self, image_bytes):
         """Masks of encoded pictures of any size, encoded too."""
         classes = len(self.class_names)
@@ -78,7 +78,7 @@ class _Service(tf.Module):
 class _MaskService(_Service):
     """Around one `MultiScalePredictor`."""
 
-    @tf.function(input_signature=[_IMAGES])
+    @tf.function(autograph=False, input_signature=[_IMAGES])
     def probabilities(self, images):
         """Class probabilities of a batch of pictures of equal size."""
         return {"probabilities": self.compute(_to_pictures(images))}
@@ -98,12 +98,12 @@ class _CamService(_Service):
         self.background_threshold = background_threshold
         self.label_threshold = label_threshold
 
-    @tf.function(input_signature=[_IMAGES])
+    @tf.function(autograph=False, input_signature=[_IMAGES])
     def cam(self, images):
         """CAMs of a batch of pictures of equal size."""
         return self.compute(_to_pictures(images))
 
-    @tf.function(input_signature=[_IMAGES])
+    @tf.function(autograph=False, input_signature=[_IMAGES])
     def probabilities(self, images):
         """The classifier's probabilities alone."""
         return {"probabilities": self.compute(_to_pictures(images))["probabilities"]}

@@ -76,7 +76,7 @@ def check_same_everywhere(strategy, **values):
         return tf.distribute.get_replica_context().all_gather(own, axis=0)
 
     with lost_worker_as_error(strategy):
-        gathered = tf.function(lambda: strategy.run(gather))()
+        gathered = tf.function(lambda: strategy.run(gather), autograph=False)()
         everywhere = strategy.experimental_local_results(gathered)[0].numpy()
     for name, column in zip(values, everywhere.T.tolist()):
         if len(set(column)) > 1:

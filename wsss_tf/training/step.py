@@ -70,7 +70,7 @@ class TrainingStep(keras.Model):
             super().make_train_function(force)
             return
 
-        @tf.function
+        @tf.function(autograph=False)
         def train_function(iterator):
             logs = strategy.run(self.train_step, args=(next(iterator),))
             return {name: strategy.reduce("MEAN", log, axis=None) for name, log in logs.items()}
