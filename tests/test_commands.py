@@ -376,6 +376,13 @@ def test_own_pictures_with_a_broken_one(folder):
     out = ok("infer", f"--run_dir={run_dir}", "--split=all", "--scales=1")
     assert "5 written" in out
 
+    # What the network calls cat would be called dog.
+    (folder / "class_names.txt").write_text("background\ndog\ncat\n")
+    longer = "--gin_bindings=Recipe.epochs=2"
+    refused = run("train", *_folder_arguments(folder), skip, longer)
+    user_error(refused, "background, cat, dog", "background, dog, cat", "another folder")
+    assert (run_dir / "class_names.txt").read_text() == "background\ncat\ndog\n"
+
 
 @pytest.mark.parametrize(
     ("change", "words"),

@@ -45,6 +45,7 @@ def train(recipe, run_dir, profile_steps=None):
     strategy = make_strategy(recipe.devices, recipe.batch_size)
 
     source = _training_source(recipe, run_dir)
+    _check_class_names(run, source)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
     source = checked_source(recipe, source, run_dir, require_labels=labels_needed)
     for line in class_lines(source):
@@ -154,6 +155,23 @@ def _training_source(recipe, run_dir):
             "the recipe, or a folder of pseudo labels as Recipe.pseudo_labels."
         )
     return source
+
+
+def _check_class_names(run, source):
+    """Refuse to go on with a network whose outputs are other classes, or the same in another order.
+
+    Raises:
+      UserError: the run has a network, and was trained on other classes.
+    """
+    if not run.network().is_file():
+        return
+    known = run.read_class_names()
+    if tuple(source.class_names) != known:
+        raise UserError(
+            f"--run_dir={run.path}: was trained on the classes {', '.join(known)}, but "
+            f"{source.name} has {', '.join(source.class_names)}, in this order: put back what names "
+            "them, such as class_names.txt, or train in another folder."
+        )
 
 
 def _supervision(recipe):
