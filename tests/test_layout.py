@@ -31,8 +31,9 @@ ALLOWED = {
 }
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
-    "command", "command_flags", "command_server", "convert", "cues", "evaluate", "export", "infer",
-    "labels", "pipeline", "pipelines", "refine", "runs", "serving.client", "train", "walk",
+    "calibrate", "command", "command_flags", "command_server", "convert", "cues", "evaluate",
+    "export", "infer", "labels", "pipeline", "pipelines", "refine", "runs", "serving.client",
+    "train", "walk",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 

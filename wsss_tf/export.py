@@ -14,6 +14,7 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files.calibration import load_calibration
 from wsss_tf.files.run_folder import RunFolder, write_json
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
@@ -129,6 +130,9 @@ def _background_threshold(recipe, run):
     """Return the threshold of the masks, and where it comes from."""
     if _BACKGROUND_THRESHOLD.value is not None:
         return _BACKGROUND_THRESHOLD.value, "--background_threshold"
+    calibration = load_calibration(run)
+    if calibration is not None:
+        return calibration.background_threshold, f"{run.calibration}, by {calibration.chosen_by}"
     path = run.metrics()
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "best_background_threshold" not in metrics:

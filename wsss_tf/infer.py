@@ -72,8 +72,9 @@ _CAM_OUTPUT = flags.DEFINE_string(
 _BACKGROUND_THRESHOLD = flags.DEFINE_float(
     "background_threshold",
     None,
-    "Score that a pseudo label's pixel must beat; default: the recipe's. The background powers of "
-    "the dense CRF and the random walk follow it where they are not given.",
+    "Score that a pseudo label's pixel must beat; default: that of wsss_tf.calibrate, or else the "
+    "recipe's. The background powers of the dense CRF and the random walk follow it where they are "
+    "not given.",
     0,
     1,
 )
@@ -185,7 +186,7 @@ def _infer_cams(run, runner_options):
     maps = infer_cams.map_options(
         run.recipe, _METHOD.value, _CAM_OUTPUT.value, _scales(), _FLIP.value
     )
-    threshold = run.recipe.threshold(_BACKGROUND_THRESHOLD.value)
+    threshold = run.threshold(_BACKGROUND_THRESHOLD.value)
     crf = command_flags.crf_options(threshold) if _CRF.value else None
     walk = command_flags.walk_options(threshold) if _RANDOM_WALK.value else None
     if _RUNNER.value:

@@ -166,12 +166,7 @@ class Sweep:
 
     def confusion(self):
         """Return the confusion matrix at every threshold, int64 [T, K, K]."""
-        # Foreground at threshold number i: the strongest score exceeds more than i thresholds.
-        foreground = np.cumsum(self.histogram[..., :0:-1], axis=-1)[..., ::-1]
-        matrices = np.moveaxis(foreground, -1, 0).copy()
-        matrices[..., 0] = 0
-        matrices[..., 0] = self.histogram.sum(axis=(1, 2)) - matrices.sum(axis=-1)
-        return matrices
+        return confusions(self.histogram)
 
     def result(self, class_names, absent_as_zero=False, thresholds=None):
         """Return the `SweepResult`.
@@ -208,6 +203,24 @@ class Sweep:
             ),
             best=int(np.argmax(miou)),
         )
+
+
+def confusions(histogram):
+    """Return the confusion matrices at every threshold of histograms as `Sweep` has one.
+
+    Args:
+      histogram: [..., K, K, T + 1], of any number type.
+
+    Returns:
+      [..., T, K, K], of the same type.
+    """
+    # Foreground at threshold number i: the strongest score exceeds more than i thresholds.
+    foreground = np.cumsum(histogram[..., :0:-1], axis=-1)[..., ::-1]
+    matrices = np.moveaxis(foreground, -1, -3).copy()
+    matrices[..., 0] = 0
+    all_pixels = histogram.sum(axis=(-1, -2))[..., None, :]
+    matrices[..., 0] = all_pixels - matrices.sum(axis=-1)
+    return matrices
 
 
 def _mean_ratio(errors, hits):

@@ -4,6 +4,7 @@ RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
 RUN/metrics.json  report.html  metrics_<split>.json  report_<split>.html  curves.png
+RUN/calibration.json
 
 `RunFolder` is the one place that knows these names. A CAM file holds `class_ids` int32 [P], the
 mask values of the classes present, and `cams` float16 [P, h, w]; `cams/<split>.json` says what they
@@ -177,6 +178,11 @@ class RunFolder(os.PathLike):
     def report(self, split=None):
         """Return the path of the page that shows them."""
         return self.path / f"report{_ending(split)}.html"
+
+    @property
+    def calibration(self):
+        """The background threshold that was chosen, and by what, JSON."""
+        return self.path / "calibration.json"
 
     @property
     def curves(self):

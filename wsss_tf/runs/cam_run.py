@@ -23,12 +23,14 @@ class CamRun:
       source: the pictures, `files.cam_record.PictureFiles` or `data.source.Source`.
       background_threshold: of the maps, which the background powers follow.
       max_side: longer side, pixels, at which larger pictures are labelled; None for no limit.
+      run: `RunFolder` of the run whose network gave them.
     """
 
     folder: RunFolder
     source: object
     background_threshold: float
     max_side: int | None
+    run: RunFolder
 
 
 def open_cam_run(run_dir, split, gin_bindings=(), background_threshold=None, max_side=None):
@@ -55,7 +57,8 @@ def open_cam_run(run_dir, split, gin_bindings=(), background_threshold=None, max
     if background_threshold is None:
         background_threshold = known.background_threshold
     max_side = known.max_side if max_side is None else max_side or None
-    return CamRun(folder, source, background_threshold, max_side)
+    run = folder if record is None or folder.config.is_file() else RunFolder(record.run_dir)
+    return CamRun(folder, source, background_threshold, max_side, run)
 
 
 def _check_pictures(folder, pictures):

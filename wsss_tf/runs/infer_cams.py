@@ -65,7 +65,7 @@ def infer_cams(
       compute: as `make_maps` gives.
       source: `data.source.Source`.
       output: folder.
-      background_threshold: None for the recipe's.
+      background_threshold: None for the run's.
       label_threshold, batch_size, overwrite, max_side: as in `inference.write_cams.label_source`.
 
     Returns:
@@ -73,7 +73,7 @@ def infer_cams(
     """
     from wsss_tf.inference.write_cams import label_source
 
-    threshold = run.recipe.threshold(background_threshold)
+    threshold = run.threshold(background_threshold)
     folder = RunFolder(output)
     # First, so that CAMs that are there have one, whenever this may be interrupted.
     save_record(folder, make_record(source, run.folder, run.gin_bindings, threshold, max_side))
@@ -81,4 +81,4 @@ def infer_cams(
         compute, source, folder, threshold, label_threshold, batch_size, overwrite, max_side
     )
     print(f"{written} written, {kept} kept: {folder.cams}, {folder.pseudo_labels}")
-    return CamRun(folder, source, threshold, max_side)
+    return CamRun(folder, source, threshold, max_side, run.folder)

@@ -4,6 +4,7 @@ import dataclasses
 
 from wsss_tf.data.folder import pictures_source
 from wsss_tf.errors import UserError
+from wsss_tf.files.calibration import load_calibration
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
 
@@ -27,6 +28,16 @@ class TrainedRun:
     def network(self, checkpoint="last"):
         """Return the network of checkpoint "last" or "best", a functional `keras.Model`."""
         return recipe_lib.load_network(self.folder, checkpoint)
+
+    def threshold(self, background_threshold=None):
+        """Return the background threshold that is asked for.
+
+        None is the one that `wsss_tf.calibrate` chose, or else the recipe's.
+        """
+        calibration = None if background_threshold is not None else load_calibration(self.folder)
+        if calibration is not None:
+            return calibration.background_threshold
+        return self.recipe.threshold(background_threshold)
 
     def split_source(self, split):
         """Return a split of the run's data set, without masks.

@@ -169,8 +169,8 @@ def _check_class_names(run, source):
     if tuple(source.class_names) != known:
         raise UserError(
             f"--run_dir={run.path}: was trained on the classes {', '.join(known)}, but "
-            f"{source.name} has {', '.join(source.class_names)}, in this order: put back what names "
-            "them, such as class_names.txt, or train in another folder."
+            f"{source.name} has {', '.join(source.class_names)}, in this order: put back "
+            "class_names.txt, or what else names them, or train in another folder."
         )
 
 

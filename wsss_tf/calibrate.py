@@ -1,0 +1,37 @@
+"""Choose the background threshold of a run's class activation maps, by some masks.
+
+  python -m wsss_tf.calibrate --run_dir=RUN --split=train --masks=FOLDER
+
+after wsss_tf.infer. FOLDER holds index masks (PNG) of some of the split's pictures, named as these:
+five are a beginning, twenty are good. What was chosen goes into RUN/calibration.json, which refine,
+walk, export and further calls of infer follow where no --background_threshold is given.
+"""
+
+from absl import flags
+
+from wsss_tf import command, command_flags
+
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Folder with cams/, as wsss_tf.infer wrote them: the run's, or its --output."
+)
+_SPLIT = flags.DEFINE_string("split", None, "Split that they are of; all for those of --input.")
+_MASKS = flags.DEFINE_string(
+    "masks", None, "Folder of index masks, PNG, of some of the pictures, named as these."
+)
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+    "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
+)
+
+
+def main():
+    """Run the command."""
+    command_flags.require("run_dir", "split", "masks")
+    from wsss_tf.runs.calibrate import calibrate
+    from wsss_tf.runs.cam_run import open_cam_run
+
+    cams = open_cam_run(_RUN_DIR.value, _SPLIT.value, _GIN_BINDINGS.value)
+    calibrate(cams, _MASKS.value)
+
+
+if __name__ == "__main__":
+    command.run(main)
