@@ -93,13 +93,22 @@ def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
     (tmp_path / "in/sub").mkdir(parents=True)
     Image.fromarray(rng.integers(0, 255, (37, 45, 3), dtype=np.uint8)).save(tmp_path / "in/a.jpg")
     Image.fromarray(rng.integers(0, 255, (20, 31), dtype=np.uint8)).save(tmp_path / "in/sub/b.png")
-    ok(
+    out = ok(
         "infer",
         f"--run_dir={run_dir}",
         f"--input={tmp_path / 'in'}",
         f"--output={tmp_path / 'out'}",
         "--label_threshold=0",
+        "--overlays",
     )
+    assert "found: cross 2, stripes 2, ring 2, checker 2; no class in 0 of 2 pictures" in out
+    assert (tmp_path / "out/found_labels.csv").read_text().splitlines() == [
+        "image,labels",
+        "a,cross;stripes;ring;checker",
+        "sub/b,cross;stripes;ring;checker",
+    ]
+    with Image.open(tmp_path / "out/overlays/sub/b.jpg") as overlay:
+        assert overlay.size == (31, 20)
     class_ids, cams = run_folder.load_cams(tmp_path / "out/cams", "sub/b")
     assert class_ids.tolist() == [1, 2, 3, 4]
     assert cams.shape == (4, 20, 31)

@@ -95,13 +95,14 @@ def test_infer_on_a_folder_and_the_recipes_postprocess(run_dir, tmp_path):
     for name in ("with", "without"):
         flag = [] if name == "with" else ["--nopostprocess"]
         arguments = [f"--run_dir={run_dir}", f"--input={tmp_path / 'in'}", *flag]
-        ok("infer", *arguments, f"--output={tmp_path / name}")
+        ok("infer", *arguments, f"--output={tmp_path / name}", "--overlays")
     for image_id, shape in (("a", (37, 45)), ("sub/b", (20, 31))):
         masks = [
             images.load_mask(tmp_path / name / f"predictions/{image_id}.png")
             for name in ("with", "without")
         ]
         assert masks[0].shape == shape
+        assert (tmp_path / f"with/overlays/{image_id}.jpg").is_file()
         np.testing.assert_array_equal(masks[0], (masks[1] + 1) % 5)
 
 

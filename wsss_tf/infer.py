@@ -7,8 +7,9 @@
 
 A run on image labels gives class activation maps (cams/) and pseudo_labels/; a network that
 predicts masks gives predictions/, palette PNGs with values 0..K-1. Files that are already there are
-kept, so an interrupted command can be run again. With --runner the same files come out of Apache
-Beam, in archives; what follows -- are the runner's own options.
+kept, so an interrupted command can be run again. Pictures without labels get those that are found,
+which found_labels.csv lists; --overlays writes pictures to be looked at. With --runner the files
+come out of Apache Beam, in archives; what follows -- are the runner's own options.
 
 --crf and --random_walk go on with what wsss_tf.refine and wsss_tf.walk do:
   python -m wsss_tf.infer --run_dir=RUN --split=train --crf
@@ -51,6 +52,10 @@ _MAX_SIDE = flags.DEFINE_integer(
     0,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures of equal size run together.", 1)
+
+_OVERLAYS = flags.DEFINE_bool(
+    "overlays", False, "Also write overlays/: the pictures with their masks' colours over them."
+)
 
 # === Masks ===
 
@@ -141,6 +146,8 @@ def _check_flags(runner_options):
     if _RANDOM_WALK.value != bool(affinity_run):
         raise UserError("--random_walk and --affinity_run=RUN go together.")
     infer_beam.check(_RUNNER.value, runner_options, _OUTPUT.value)
+    if _RUNNER.value and _OVERLAYS.value:
+        raise UserError("--overlays and --runner exclude each other.")
     if _RANDOM_WALK.value:
         infer_walk.check_folders(_RUN_DIR.value, affinity_run, _OUTPUT.value or affinity_run)
     alone = [] if flags.FLAGS.walk_crf else ["crf_scale", "crf_library"]
@@ -176,6 +183,8 @@ def _infer_masks(run):
     net = run.network(_CHECKPOINT.value)
     source = run.source(output, _SPLIT.value, _INPUT.value)
     infer_masks(run, net, source, output, scales, _FLIP.value, _POSTPROCESS.value, **_work(run))
+    if _OVERLAYS.value:
+        _write_overlays(source, RunFolder(output).predictions, output)
 
 
 def _infer_cams(run, runner_options):
@@ -208,6 +217,15 @@ def _infer_cams(run, runner_options):
     if walk is not None:
         labels = _OUTPUT.value or flags.FLAGS.affinity_run
         infer_walk.walk(cams, affinity, labels, work["batch_size"], work["overwrite"], **walk)
+        output = labels
+    if _OVERLAYS.value:
+        _write_overlays(source, RunFolder(output).pseudo_labels, output)
+
+
+def _write_overlays(source, masks, output):
+    from wsss_tf.runs.overlays import write_overlays
+
+    write_overlays(source, masks, output, source.has_background, flags.FLAGS.overwrite)
 
 
 def _infer_on_beam(run, maps, runner_options, threshold, crf, walk):

@@ -2,6 +2,7 @@
 
 RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json  bad_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
+RUN/found_labels.csv  overlays/<id>.jpg
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
 RUN/metrics.json  report.html  metrics_<split>.json  report_<split>.html  curves.png
 RUN/calibration.json
@@ -128,6 +129,16 @@ class RunFolder(os.PathLike):
         return self.path / "pseudo_labels"
 
     @property
+    def found_labels(self):
+        """The classes found in pictures that came without labels, as image_labels.csv."""
+        return self.path / "found_labels.csv"
+
+    @property
+    def overlays(self):
+        """Folder of the pictures with their masks' colours over them."""
+        return self.path / "overlays"
+
+    @property
     def predictions(self):
         """Folder of the masks that a network predicts."""
         return self.path / "predictions"
@@ -147,6 +158,10 @@ class RunFolder(os.PathLike):
     def prediction(self, image_id):
         """Return the path of an image's predicted mask."""
         return mask_path(self.predictions, image_id)
+
+    def overlay(self, image_id):
+        """Return the path of an image with its mask's colours over it."""
+        return self.overlays / f"{image_id}.jpg"
 
     def crf(self, name, image_id):
         """Return the path of an image's CRF marginals; `name` is one of CRF_NAMES."""
@@ -229,6 +244,15 @@ class RunFolder(os.PathLike):
                 f"python -m wsss_tf.infer --run_dir={self.path} --split={split}"
             )
 
+    def read_class_ids(self, image_id):
+        """Return the mask values, int32 [P], of the classes that an image's CAM file has maps of.
+
+        Raises:
+          UserError: the file is missing or broken.
+        """
+        with self._broken_cam(image_id), np.load(self.cam(image_id), allow_pickle=False) as file:
+            return file["class_ids"]
+
     def read_cams(self, image_id, size=None):
         """Return (class_ids int32 [P], cams float16 [P, h, w]) of an image.
 
@@ -239,19 +263,25 @@ class RunFolder(os.PathLike):
         Raises:
           UserError: the file is missing, broken, or of an image of another size.
         """
-        path = self.cam(image_id)
-        try:
+        with self._broken_cam(image_id):
             class_ids, cams = load_cams(self.cams, image_id)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path}: cannot be read as a CAM file: {error}; delete it and infer again."
-            ) from error
         if size is not None and cams.shape[1:] != tuple(size):
             raise UserError(
-                f"{path}: its CAMs are {'x'.join(map(str, cams.shape[1:]))}, the image is "
-                f"{'x'.join(map(str, size))} (height x width); infer with --overwrite."
+                f"{self.cam(image_id)}: its CAMs are {'x'.join(map(str, cams.shape[1:]))}, the "
+                f"image is {'x'.join(map(str, size))} (height x width); infer with --overwrite."
             )
         return class_ids, cams
+
+    @contextlib.contextmanager
+    def _broken_cam(self, image_id):
+        """Name the CAM file that cannot be read."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{self.cam(image_id)}: cannot be read as a CAM file: {error}; delete it and infer "
+                "again."
+            ) from error
 
 
 def _ending(split):

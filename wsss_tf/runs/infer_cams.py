@@ -1,8 +1,11 @@
 """Class activation maps and pseudo labels, of a network that gives them."""
 
+import collections
+
 from wsss_tf.errors import UserError
 from wsss_tf.files.cam_record import make_record, save_record
-from wsss_tf.files.run_folder import RunFolder
+from wsss_tf.files.folder_layout import label_table
+from wsss_tf.files.run_folder import RunFolder, write_text
 from wsss_tf.runs.cam_run import CamRun
 
 
@@ -81,4 +84,20 @@ def infer_cams(
         compute, source, folder, threshold, label_threshold, batch_size, overwrite, max_side
     )
     print(f"{written} written, {kept} kept: {folder.cams}, {folder.pseudo_labels}")
+    if not source.labels.any():
+        _write_found_labels(run, source, folder)
     return CamRun(folder, source, threshold, max_side, run.folder)
+
+
+def _write_found_labels(run, source, folder):
+    """Write which classes were found in pictures without labels, and say how often each was."""
+    found = {
+        image_id: [run.class_names[i] for i in folder.read_class_ids(image_id)]
+        for image_id in source.ids
+    }
+    write_text(folder.found_labels, label_table(found))
+    counts = collections.Counter(name for names in found.values() for name in names)
+    in_words = ", ".join(f"{name} {counts[name]}" for name in run.class_names if counts[name])
+    without = sum(not names for names in found.values())
+    print(f"found: {in_words or 'nothing'}; no class in {without} of {len(found)} pictures")
+    print(f"{folder.found_labels} lists them; --label_threshold sets how sure one must be.")

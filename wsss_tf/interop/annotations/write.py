@@ -1,15 +1,13 @@
 """From the records of annotations to image_labels.csv, class_names.txt and SegmentationClass/."""
 
 import collections
-import csv
 import dataclasses
-import io
 import pathlib
 
 from tqdm import tqdm
 
 from wsss_tf.errors import UserError
-from wsss_tf.files.folder_layout import LABEL_FILE, MASK_FOLDER, NAMES_FILE
+from wsss_tf.files.folder_layout import LABEL_FILE, MASK_FOLDER, NAMES_FILE, label_table
 from wsss_tf.files.picture_files import find_files
 from wsss_tf.files.png import save_mask
 from wsss_tf.files.run_folder import write_text
@@ -108,7 +106,12 @@ def write_labels(annotations, output, pictures=None, masks=False, overwrite=Fals
     for key in old_masks:
         notes.add(_OLD_MASKS, f"{key}.png")
     write_text(output.parent / NAMES_FILE, "\n".join([r.BACKGROUND, *names]) + "\n")
-    write_text(output, _table(place, rows, names))
+    order = {name: i for i, name in enumerate(names)}
+    in_order = {
+        place.row_name(picture_id): sorted(classes, key=order.get)
+        for picture_id, classes in rows.items()
+    }
+    write_text(output, label_table(in_order))
     return Written(output, len(rows), {name: counts[name] for name in names}, written, notes)
 
 
@@ -171,26 +174,6 @@ def _check_rows(place, rows):
                 f"picture {name!r}: a table cannot hold a name with a space at its ends, control "
                 "characters, or bytes that are no text; rename the picture."
             )
-
-
-def _table(place, rows, names):
-    """Return the text of image_labels.csv.
-
-    Its labels are separated by ";" if any cell has one, else by spaces. So where no picture has two
-    labels, ";" stands behind one, if a name has a space.
-    """
-    order = {name: i for i, name in enumerate(names)}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "labels"])
-    cells = {
-        picture_id: ";".join(sorted(classes, key=order.get)) or r.BACKGROUND
-        for picture_id, classes in rows.items()
-    }
-    if not any(";" in cell for cell in cells.values()):
-        cells = {key: f"{cell};" if " " in cell else cell for key, cell in cells.items()}
-    writer.writerows([place.row_name(picture_id), cell] for picture_id, cell in cells.items())
-    return text.getvalue()
 
 
 # === Masks ===
