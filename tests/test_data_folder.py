@@ -360,6 +360,15 @@ def test_masks_named_as_no_picture(pattern, masked):
     )
 
 
+def test_masks_in_a_folder_of_another_name(masked):
+    (masked / "SegmentationClass").rename(masked / "masks")
+    source = folder.folder_source(root=masked)
+    assert not source.has_masks
+    [line] = source.warnings
+    assert line.startswith(f"{masked}/masks: 4 PNG files are named as pictures; ")
+    assert "SegmentationClass" in line
+
+
 def test_masks_of_some_pictures_and_of_other_formats(masked):
     folder_of_masks = masked / "SegmentationClass"
     (folder_of_masks / "0003.png").rename(folder_of_masks / "zebra.png")

@@ -55,7 +55,7 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
     names = PictureNames(image_files, pictures)
     ids = _split_ids(root, split, names)
     mask_files, mask_warnings = _find_masks(root / MASK_FOLDER, names)
-    warnings += mask_warnings
+    warnings += mask_warnings if (root / MASK_FOLDER).is_dir() else _masks_elsewhere(root, names)
     mask_paths = [mask_files.get(image_id, "") for image_id in ids]
     if any(mask_paths) and (count := mask_paths.count("")):
         warnings.append(f"{root}: {count} of {len(ids)} pictures of {split!r} have no mask.")
@@ -241,6 +241,20 @@ def _find_masks(folder, names):
             f"{strangers[0] + '.png'!r}; {hint}."
         )
     return masks, warnings
+
+
+def _masks_elsewhere(root, names):
+    """Return a warning of a folder that seems to hold the masks, under another name than theirs."""
+    pictures = image_folder(root)
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path != pictures):
+        found, _ = search(folder, (".png",))
+        count = sum(names.composed(name) is not None for name in found)
+        if count and 2 * count >= len(found):
+            return [
+                f"{folder}: {count} PNG files are named as pictures; if they are masks, call the "
+                f"folder {MASK_FOLDER}, which is where masks are read from."
+            ]
+    return []
 
 
 def _read_table(path, class_names):

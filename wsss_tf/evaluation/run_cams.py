@@ -70,8 +70,8 @@ def evaluate_run(
 def _check_source(source):
     if not source.has_masks:
         raise UserError(
-            f"{source.name}: split {source.split!r} has no masks to score against; "
-            "give its masks folder in the recipe, or choose another --split."
+            f"{source.name}: split {source.split!r} has no masks to score against: "
+            "in a folder of your own they belong into SegmentationClass. Or choose another --split."
         )
     if not source.has_background:
         raise UserError(

@@ -70,8 +70,8 @@ def score_masks(source, load, folder, positions, skipped=(), *, absent_as_zero=F
     """
     if not source.has_masks:
         raise UserError(
-            f"{source.name}: split {source.split!r} has no masks to score against; "
-            "give its masks folder in the recipe, or choose another --split."
+            f"{source.name}: split {source.split!r} has no masks to score against: "
+            "in a folder of your own they belong into SegmentationClass. Or choose another --split."
         )
     folder = pathlib.Path(folder)
     missing = [i for i in positions if not mask_path(folder, source.ids[i]).is_file()]

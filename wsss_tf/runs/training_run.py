@@ -151,8 +151,9 @@ def _training_source(recipe, run_dir):
         return with_pseudo_labels(source, recipe.pseudo_labels)
     if not source.has_masks:
         raise UserError(
-            f"{source.name}: split {source.split!r} has no masks to train on; give their folder in "
-            "the recipe, or a folder of pseudo labels as Recipe.pseudo_labels."
+            f"{source.name}: split {source.split!r} has no masks to train on: in a folder of "
+            "your own they belong into SegmentationClass. Or give a folder of pseudo labels as "
+            "Recipe.pseudo_labels."
         )
     return source
 
