@@ -189,6 +189,7 @@ def output(tmp_path_factory):
     return folder
 
 
+@pytest.mark.large
 def test_a_tiny_run_from_end_to_end(output):
     assert sorted(path.name for path in output.iterdir()) == sorted(
         ["cam_0", "tensorboard"]
@@ -211,6 +212,7 @@ def test_a_tiny_run_from_end_to_end(output):
     assert "seam_step.siamese = False" in settings
 
 
+@pytest.mark.large
 def test_settings_and_scores_are_hparams(output):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
@@ -226,6 +228,7 @@ def test_settings_and_scores_are_hparams(output):
     assert "miou/gradcam++" in events.Tags()["tensors"]
 
 
+@pytest.mark.large
 def test_dry_run_says_what_is_left_and_how_long(output):
     arguments = ["--tables=2,5,4", "--seeds=0", "--scales=0.5,1", "--dry_run"]
     out = ok(output, *arguments).splitlines()
@@ -242,6 +245,7 @@ def test_dry_run_says_what_is_left_and_how_long(output):
     assert out.startswith("cam_0: to do: cam, gradcam, gradcam++ (about")
 
 
+@pytest.mark.large
 def test_finished_runs_are_kept_and_other_settings_refused(output):
     before = (output / "cam_0/checkpoints/last.keras").stat().st_mtime_ns
     (output / "table2.md").unlink()
@@ -265,6 +269,7 @@ def test_wrong_flags_end_in_one_line(tmp_path, arguments, words):
     user_error(run(tmp_path, *arguments), words)
 
 
+@pytest.mark.large
 def test_scores_with_the_crf_are_those_of_its_labels(output):
     scores = json.loads((output / "cam_0/scores.json").read_text())["cam+crf"]
     points = {point["threshold"]: point["miou"] for point in scores["sweep"]}

@@ -126,6 +126,7 @@ def test_random_walk_and_its_score(folder):
     assert metrics["miou"] == pytest.approx(mean_iou(masks, found, 5), abs=1e-9)
 
 
+@pytest.mark.large
 def test_random_walk_of_a_folder_of_pictures(folder, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
@@ -179,6 +180,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.large
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_killed_crf_stage_goes_on(folder, tmp_path):
     arguments = (

@@ -63,7 +63,13 @@ def test_a_picture_of_odd_size_goes_through(name):
     assert all(np.isfinite(v).all() for v in maps.values())
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "efficientnet_lite0" else pytest.param(name, marks=pytest.mark.large)
+        for name in BACKBONES
+    ],
+)
 def test_frozen_stages_are_frozen_wholly_and_nothing_else_is(name):
     image = keras.Input((None, None, 3), name="picture")
     whole = BACKBONES[name](train_batchnorm=True, frozen_stages=0, image=image)

@@ -115,6 +115,7 @@ def test_infer_labels_a_folder_of_pictures(run_dir, tmp_path):
     assert images.load_mask(tmp_path / "out/pseudo_labels/a.png").shape == (37, 45)
 
 
+@pytest.mark.large
 def test_export_gives_the_same_labels_without_the_package(run_dir, tmp_path):
     """Of CAMs; what a SavedModel answers in detail is in test_serving_saved_model.py."""
     (tmp_path / "in").mkdir()
@@ -203,6 +204,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+@pytest.mark.large
 def test_two_replicas_train_as_one(tmp_path):
     # A process each: TensorFlow keeps what a strategy has once summed for the whole process.
     outputs = {}

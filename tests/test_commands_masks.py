@@ -136,6 +136,7 @@ def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
         user_error(result, *words)
 
 
+@pytest.mark.large
 def test_export_with_the_crf_gives_the_masks_of_infer(run_dir, tmp_path):
     import tensorflow as tf
 
@@ -180,6 +181,7 @@ def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):
     ok("infer", f"--run_dir={tmp_path / 'second'}", "--split=val", "--scales=1")
 
 
+@pytest.mark.large
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     arguments = (
         *TINY,
@@ -201,6 +203,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
 # === Data without a background class ===
 
 
+@pytest.mark.large
 def test_classes_without_background(tmp_path):
     rng = np.random.default_rng(0)
     own = tmp_path / "own"

@@ -143,6 +143,7 @@ def test_ablation_says_what_it_would_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.large
 def test_ablation_trains_once_and_scores_each_split(cues, tmp_path):
     arguments = (
         "--rows=no_constrain", "--seeds=0", TINY, f"--cues={cues}", f"--output={tmp_path}",

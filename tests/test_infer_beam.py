@@ -68,6 +68,7 @@ def arguments(folder):
     )
 
 
+@pytest.mark.large
 def test_pictures_of_which_some_are_bad(folder):
     plain, scaled = folder / "plain", folder / "scaled"
     # Single bits depend on how many pictures run together; on the workers each runs alone.

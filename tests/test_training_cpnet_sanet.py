@@ -156,6 +156,7 @@ def test_sanet_variants(batch):
         sanet_step(cpnet())
 
 
+@pytest.mark.large
 @each_method
 def test_overfits_four_images(batch, network, step, names):
     step = step(network())
