@@ -6,7 +6,7 @@ from absl import flags
 from wsss_tf import command_flags
 from wsss_tf.errors import UserError
 from wsss_tf.inference.dense_crf import CAM_CRF, RANDOM_WALK_CRF, CrfParameters
-from wsss_tf.runs import infer_walk, refine
+from wsss_tf.runs import infer_walk, recipe, refine
 from wsss_tf.runs.recipe import Recipe
 
 
@@ -116,3 +116,29 @@ def test_threshold_of_the_walk():
         walk("--walk_threshold=0.7", "--background_power=2")
     with pytest.raises(UserError, match="between 0 and 1"):
         walk("--walk_threshold=1")
+
+
+# === The data set, where it has moved ===
+
+
+def _bindings(*arguments):
+    values = flags.FlagValues()
+    command_flags.define_data(values)
+    values(["command", *arguments])
+    return command_flags.gin_bindings(values)
+
+
+def test_data_stands_for_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my pictures").mkdir()
+    root = f"folder_source.root={str(tmp_path / 'my pictures')!r}"
+    assert _bindings("--data=my pictures", "--gin_bindings=a.b=1") == [root, "a.b=1"]
+    assert _bindings("--gin_bindings=a.b=1") == ["a.b=1"]
+    with pytest.raises(UserError, match="--data=nope: no such folder"):
+        _bindings("--data=nope")
+
+
+def test_data_means_nothing_for_a_run_of_another_kind(tmp_path):
+    (tmp_path / "config.gin").write_text("# drawn scenes\n")
+    with pytest.raises(UserError, match=r"--data: the run in .* not trained on a folder"):
+        recipe.load_run(tmp_path, _bindings(f"--data={tmp_path}"))

@@ -18,9 +18,8 @@ _SPLIT = flags.DEFINE_string("split", None, "Split that they are of; all for tho
 _MASKS = flags.DEFINE_string(
     "masks", None, "Folder of index masks, PNG, of some of the pictures, named as these."
 )
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-    "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
-)
+command_flags.define_data()
+flags.adopt_module_key_flags(command_flags)  # for --help
 
 
 def main():
@@ -29,7 +28,7 @@ def main():
     from wsss_tf.runs.calibrate import calibrate
     from wsss_tf.runs.cam_run import open_cam_run
 
-    cams = open_cam_run(_RUN_DIR.value, _SPLIT.value, _GIN_BINDINGS.value)
+    cams = open_cam_run(_RUN_DIR.value, _SPLIT.value, command_flags.gin_bindings())
     calibrate(cams, _MASKS.value)
 
 

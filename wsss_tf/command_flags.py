@@ -3,11 +3,16 @@
 A command defines the groups that it wants, and hands their values on.
 """
 
+import pathlib
+
 from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.inference.dense_crf import LIBRARIES
+
+# What --data stands for.
+DATA_BINDING = "folder_source.root"
 
 # === Groups ===
 
@@ -47,8 +52,20 @@ def define_cams(values=flags.FLAGS):
 
 
 def define_files(values=flags.FLAGS):
-    """Define what every kind of inference has: --overwrite and --gin_bindings."""
+    """Define what every kind of inference has: --overwrite, and where the data set is."""
     flags.DEFINE_bool("overwrite", False, "Write files that exist again.", flag_values=values)
+    define_data(values)
+
+
+def define_data(values=flags.FLAGS):
+    """Define --data and --gin_bindings, for a run whose data set has moved, or is another one."""
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Folder of pictures, in place of the one that the run was trained on: of its kind, with "
+        "its classes.",
+        flag_values=values,
+    )
     flags.DEFINE_multi_string(
         "gin_bindings",
         [],
@@ -149,6 +166,20 @@ def define_walk(values=flags.FLAGS):
 
 
 # === Values ===
+
+
+def gin_bindings(values=flags.FLAGS):
+    """Return the strings of --gin_bindings, and before them that of --data.
+
+    Raises:
+      UserError: --data is no folder.
+    """
+    if values.data is None:
+        return values.gin_bindings
+    folder = pathlib.Path(values.data).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--data={values.data}: no such folder.")
+    return [f"{DATA_BINDING}={str(folder)!r}", *values.gin_bindings]
 
 
 def crf_options(background_threshold, values=flags.FLAGS):

@@ -19,7 +19,7 @@ import pathlib
 
 from absl import flags
 
-from wsss_tf import command
+from wsss_tf import command, command_flags
 from wsss_tf.errors import UserError
 
 _FOREGROUND_RUN = flags.DEFINE_string("foreground_run", None, "Run of gin/sec_foreground.gin.")
@@ -47,9 +47,8 @@ _BACKGROUND_THRESHOLD = flags.DEFINE_float(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures run together.", 1)
 _NPZ = flags.DEFINE_bool("npz", False, "Also write <id>.npz in the published format.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write files that exist again.")
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-    "gin_bindings", [], "Override the run's config.gin, such as the folder of the data set."
-)
+command_flags.define_data()
+flags.adopt_module_key_flags(command_flags)  # for --help
 
 
 def main():
@@ -89,7 +88,7 @@ def main():
             foreground_share=_FOREGROUND_SHARE.value,
             background_share=_BACKGROUND_SHARE.value,
             batch_size=_BATCH_SIZE.value,
-            gin_bindings=_GIN_BINDINGS.value,
+            gin_bindings=command_flags.gin_bindings(),
         )
 
 

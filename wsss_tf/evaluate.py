@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from wsss_tf import command
+from wsss_tf import command, command_flags
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation import metrics as metrics_lib
 from wsss_tf.files.run_folder import RunFolder, write_json
@@ -25,9 +25,8 @@ _RUN_DIR = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
     "split", None, "Split to score; default: the run's validation split. With --predictions a name."
 )
-_GIN_BINDINGS = flags.DEFINE_multi_string(
-    "gin_bindings", [], "Overrides the run's config.gin, such as the folder of the data set."
-)
+command_flags.define_data()
+flags.adopt_module_key_flags(command_flags)  # for --help
 _BACKGROUND_THRESHOLD = flags.DEFINE_float(
     "background_threshold",
     None,
@@ -48,7 +47,7 @@ _CLASS_NAMES = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "metrics.json to write, with --predictions.")
 
-_RUN_FLAGS = ("gin_bindings", "background_threshold", "report_images")
+_RUN_FLAGS = ("data", "gin_bindings", "background_threshold", "report_images")
 _FOLDER_FLAGS = ("predictions", "masks", "class_names", "output")
 
 
@@ -128,7 +127,7 @@ def _run_and_source():
     from wsss_tf.runs.data_warnings import warn_of_data
 
     run = RunFolder(_RUN_DIR.value)
-    recipe = recipe_lib.load_run(run, _GIN_BINDINGS.value)
+    recipe = recipe_lib.load_run(run, command_flags.gin_bindings())
     split = _SPLIT.value or recipe.validation_split
     if split is None:
         raise UserError("this run has no validation split; say which to score with --split.")

@@ -126,7 +126,7 @@ def main(runner_options):
     _check_flags(runner_options)
     from wsss_tf.runs.trained_run import open_run
 
-    run = open_run(_RUN_DIR.value, flags.FLAGS.gin_bindings)
+    run = open_run(_RUN_DIR.value, command_flags.gin_bindings())
     _check_kind(run.recipe.predicts_masks)
     if run.recipe.predicts_masks:
         _infer_masks(run)

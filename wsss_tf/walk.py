@@ -35,7 +35,7 @@ def main():
     cams = open_cam_run(
         values.run_dir,
         values.split,
-        values.gin_bindings,
+        command_flags.gin_bindings(),
         values.background_threshold,
         values.max_side,
     )

@@ -250,6 +250,12 @@ def load_run(run_dir, gin_bindings=()):
         raise UserError(
             f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
         )
+    is_of_folder = "folder_source" in config.read_text(encoding="utf-8")
+    if not is_of_folder and any(text.startswith("folder_source.root=") for text in gin_bindings):
+        raise UserError(
+            f"--data: the run in {run.path} was not trained on a folder of pictures; pictures of "
+            "another kind are labelled with --input=FOLDER of wsss_tf.infer."
+        )
     try:
         return load([config], gin_bindings)
     except UserError as error:
