@@ -8,7 +8,7 @@ from as_user import ok, run, user_error
 from PIL import Image
 
 from wsss_tf.errors import UserError
-from wsss_tf.evaluation.calibration import choose_by_masks
+from wsss_tf.evaluation.calibration import choose_by_colours, choose_by_masks
 from wsss_tf.evaluation.threshold_sweep import Sweep, confusions
 from wsss_tf.files import png
 from wsss_tf.files.cam_record import CamRecord, PictureFiles, load_record, save_record
@@ -68,6 +68,41 @@ def test_without_a_known_pixel_nothing_is_chosen():
         choose_by_masks([(name, ids, maps, np.full_like(mask, 7))], NAMES)
 
 
+def coloured(number, threshold):
+    """A picture whose object has other colours, and maps that reach `threshold` at its border."""
+    rng = np.random.default_rng(number)
+    distance = np.hypot(*np.mgrid[-15:15, -20:20]) / 25
+    maps = np.clip(1 - distance + rng.normal(0, 0.03, distance.shape), 0, 1)
+    is_object = 1 - distance > threshold
+    image = np.where(is_object[..., None], (200, 120, 40), (60, 120, 180))
+    return (image + rng.integers(-40, 41, image.shape)).clip(0, 255).astype(np.uint8), maps[None]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.4, 0.6, 0.8])
+def test_without_masks_the_border_of_the_colours_counts(threshold):
+    examples = [
+        (image, [1 + number % 2], maps)
+        for number in range(6)
+        for image, maps in [coloured(number, threshold)]
+    ]
+    chosen, count = choose_by_colours(examples)
+    assert chosen == pytest.approx(threshold, abs=0.04)
+    assert count == 6
+    nothing = (examples[0][0], [], np.zeros((0, 30, 40)))
+    assert choose_by_colours([*examples, nothing]) == (chosen, 6)
+    assert choose_by_colours([nothing]) is None
+
+
+def test_a_picture_of_one_colour_and_flat_maps_say_nothing():
+    grey, maps = np.full((8, 9, 3), 128, np.uint8), np.full((1, 8, 9), 0.5)
+    image, own = coloured(0, 0.6)
+    alone = choose_by_colours([(image, [1], own)])
+    with_them = choose_by_colours(
+        [(image, [1], own), (grey, [1], own[:, :8, :9]), (grey, [2], maps)]
+    )
+    assert with_them == (alone[0], 3)
+
+
 def test_confusion_matrices_of_several_histograms():
     sweeps = [Sweep(3), Sweep(3)]
     for number, sweep in enumerate(sweeps):
@@ -105,7 +140,7 @@ def test_what_was_chosen_is_kept_for_what_follows(folder):
     masks = folder.path.parent / "masks"
     result = calibrate(folder, masks)
     assert result.returncode == 0, result.stderr
-    assert "threshold 0.25, by 5 masks of split 'all': mean IoU 100.0" in result.stdout
+    assert "threshold 0.25, by 5 masks of split 'all'; it was 0.1. Mean IoU 100.0" in result.stdout
     kept = json.loads(folder.calibration.read_text())
     assert (kept["background_threshold"], kept["miou"]) == (0.25, 1)
     assert load_record(folder, "all").background_threshold == 0.25
@@ -115,6 +150,19 @@ def test_what_was_chosen_is_kept_for_what_follows(folder):
     # The dense CRF follows it: its powers are those of the official ones for this threshold.
     out = ok("refine", f"--run_dir={folder.path}", "--split=all", "--crf_processes=1")
     assert "8 written" in out
+
+
+def test_without_masks_the_colours_choose(folder):
+    for number in range(8):
+        image, maps = coloured(number, 0.6)
+        save_cams(folder.cams, f"p {number}", [1], maps)
+        Image.fromarray(image).save(folder.path.parent / f"p {number}.png")
+    out = ok("calibrate", f"--run_dir={folder.path}", "--split=all")
+    kept = json.loads(folder.calibration.read_text())
+    assert kept["background_threshold"] == pytest.approx(0.6, abs=0.04)
+    assert kept["chosen_by"] == "the colours of 8 pictures of split 'all'"
+    assert kept["miou"] is None
+    assert "--masks=FOLDER" in out
 
 
 @pytest.mark.parametrize(

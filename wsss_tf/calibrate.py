@@ -1,10 +1,12 @@
-"""Choose the background threshold of a run's class activation maps, by some masks.
+"""Choose the background threshold of a run's class activation maps, by some masks or by none.
 
   python -m wsss_tf.calibrate --run_dir=RUN --split=train --masks=FOLDER
+  python -m wsss_tf.calibrate --run_dir=RUN --split=train
 
 after wsss_tf.infer. FOLDER holds index masks (PNG) of some of the split's pictures, named as these:
-five are a beginning, twenty are good. What was chosen goes into RUN/calibration.json, which refine,
-walk, export and further calls of infer follow where no --background_threshold is given.
+five are a beginning, twenty are good. Without masks it is the threshold whose foreground tells most
+of a pixel's colour. What was chosen goes into RUN/calibration.json, which refine, walk, export and
+further calls of infer follow where no --background_threshold is given.
 """
 
 from absl import flags
@@ -16,7 +18,9 @@ _RUN_DIR = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_string("split", None, "Split that they are of; all for those of --input.")
 _MASKS = flags.DEFINE_string(
-    "masks", None, "Folder of index masks, PNG, of some of the pictures, named as these."
+    "masks",
+    None,
+    "Folder of index masks, PNG, of some of the pictures, named as these. Default: by colours.",
 )
 command_flags.define_data()
 flags.adopt_module_key_flags(command_flags)  # for --help
@@ -24,7 +28,7 @@ flags.adopt_module_key_flags(command_flags)  # for --help
 
 def main():
     """Run the command."""
-    command_flags.require("run_dir", "split", "masks")
+    command_flags.require("run_dir", "split")
     from wsss_tf.runs.calibrate import calibrate
     from wsss_tf.runs.cam_run import open_cam_run
 

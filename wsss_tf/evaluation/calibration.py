@@ -1,7 +1,11 @@
-"""The background threshold of class activation maps, chosen from some masks.
+"""The background threshold of class activation maps, chosen by some masks or by colours.
 
-How sure the choice is follows from bootstrapping over the pictures: as many pictures drawn with
-replacement, some hundred times, and what each drawing would have given.
+With masks, how sure the choice is follows from bootstrapping over the pictures: as many pictures
+drawn with replacement, some hundred times, and what each drawing would have given.
+
+Without masks, it is the threshold whose foreground tells most of a pixel's colour: objects have
+other colours than what is around them, and a border in the wrong place mixes the two. gin/results/
+photos.md says how much that loses.
 """
 
 import dataclasses
@@ -10,7 +14,15 @@ import numpy as np
 
 from wsss_tf.errors import UserError
 from wsss_tf.evaluation.confusion import mean_iou
-from wsss_tf.evaluation.threshold_sweep import Sweep, confusions
+from wsss_tf.evaluation.threshold_sweep import Sweep, confusions, strongest_class
+
+# What is chosen from without masks.
+THRESHOLDS = np.arange(2, 45) / 50
+# Of each colour channel; with more, few pixels of a picture share a colour.
+_COLOUR_BITS = 3
+# How much a foreground is held against its own entropy. With 0 it tends to half of the picture,
+# with 1 (the share of the entropy that colours explain) to single pixels.
+_ENTROPY_POWER = 0.25
 
 DRAWINGS = 400
 # Drawings whose confusion matrices are in memory together.
@@ -96,3 +108,47 @@ def _drawn_mious(histograms, seed):
 def _middle(values):
     low, high = np.percentile(values, [2.5, 97.5], method="nearest")
     return float(low), float(high)
+
+
+def choose_by_colours(examples):
+    """Choose the threshold from the pictures and their maps.
+
+    The score of a threshold is the mean over pictures of I / H^0.25: I is the mutual information
+    between a pixel's colour (3 bits a channel) and whether it is foreground, H the entropy of the
+    latter. The criterion is ours.
+
+    Args:
+      examples: iterable of (image uint8 [h, w, 3], class_ids int [P], cams [P, h, w]).
+
+    Returns:
+      (threshold, number of pictures); None if no picture has a class.
+    """
+    total, count = np.zeros(len(THRESHOLDS)), 0
+    for image, class_ids, cams in examples:
+        if len(class_ids):
+            total += _told_by_colour(image, strongest_class(np.asarray(class_ids), cams)[0])
+            count += 1
+    return (float(THRESHOLDS[np.argmax(total)]), count) if count else None
+
+
+def _told_by_colour(image, strongest):
+    """Return the score of each threshold for one picture, float64 [T]."""
+    channels = image.reshape(-1, 3).astype(np.int64) >> (8 - _COLOUR_BITS)
+    colour = (channels << (_COLOUR_BITS * np.arange(3))).sum(axis=1)
+    exceeded = np.searchsorted(THRESHOLDS.astype(np.float32), strongest.ravel(), side="left")
+    levels, colours = len(THRESHOLDS) + 1, 1 << (3 * _COLOUR_BITS)
+    pixels = np.bincount(colour * levels + exceeded, minlength=colours * levels)
+    pixels = pixels.reshape(colours, levels) / colour.size
+    foreground = np.cumsum(pixels[:, :0:-1], axis=1)[:, ::-1]
+    background = pixels.sum(axis=1, keepdims=True) - foreground
+    of_foreground = _entropy(np.stack([foreground.sum(axis=0), background.sum(axis=0)]))
+    of_colour = _entropy(pixels.sum(axis=1, keepdims=True))
+    information = of_foreground + of_colour - _entropy(np.concatenate([foreground, background]))
+    power = np.maximum(of_foreground, 1e-12) ** _ENTROPY_POWER
+    return np.where(of_foreground > 0, information / power, 0)
+
+
+def _entropy(shares):
+    """Return the entropy, bits, over the first axis."""
+    shares = np.maximum(shares, 0)  # differences of sums may be a rounding below
+    return -np.sum(shares * np.log2(np.where(shares > 0, shares, 1)), axis=0)

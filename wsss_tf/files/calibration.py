@@ -14,14 +14,15 @@ class Calibration:
     Attributes:
       background_threshold: in [0, 1).
       chosen_by: in words, such as "5 masks of split 'train'".
-      miou, miou_interval, threshold_interval: as of `evaluation.calibration.ChosenByMasks`.
+      miou, miou_interval, threshold_interval: as of `evaluation.calibration.ChosenByMasks`; None
+        where there were no masks.
     """
 
     background_threshold: float
     chosen_by: str
-    miou: float
-    miou_interval: tuple
-    threshold_interval: tuple
+    miou: float | None = None
+    miou_interval: tuple | None = None
+    threshold_interval: tuple | None = None
 
 
 def save_calibration(folder, calibration):
