@@ -3,9 +3,9 @@
   python -m wsss_tf.calibrate --run_dir=RUN --split=train --masks=FOLDER
   python -m wsss_tf.calibrate --run_dir=RUN --split=train
 
-after wsss_tf.infer. FOLDER holds index masks (PNG) of some of the split's pictures, named as these:
-five are a beginning, twenty are good. Without masks it is the threshold whose foreground tells most
-of a pixel's colour. What was chosen goes into RUN/calibration.json, which refine, walk, export and
+after wsss_tf.infer. FOLDER holds index masks (PNG) of some of the split's pictures, named as these;
+twenty are good. Without masks it is the threshold whose foreground tells most of a pixel's colour,
+which is better than five masks. What was chosen goes into RUN/calibration.json, which refine, walk, export and
 further calls of infer follow where no --background_threshold is given.
 """
 

@@ -16,8 +16,9 @@ from wsss_tf.errors import UserError
 from wsss_tf.evaluation.confusion import mean_iou
 from wsss_tf.evaluation.threshold_sweep import Sweep, confusions, strongest_class
 
-# What is chosen from without masks.
-THRESHOLDS = np.arange(2, 45) / 50
+# What is chosen from, with masks and without.
+_BY_MASKS = np.arange(1, 96) / 100
+_BY_COLOURS = np.arange(2, 45) / 50
 # Of each colour channel; with more, few pixels of a picture share a colour.
 _COLOUR_BITS = 3
 # How much a foreground is held against its own entropy. With 0 it tends to half of the picture,
@@ -66,7 +67,7 @@ def choose_by_masks(examples, class_names, seed=0):
     """
     histograms = []
     for name, class_ids, cams, mask in examples:
-        sweep = Sweep(len(class_names))
+        sweep = Sweep(len(class_names), _BY_MASKS)
         try:
             sweep.update(class_ids, cams, mask)
         except ValueError as error:
@@ -75,17 +76,16 @@ def choose_by_masks(examples, class_names, seed=0):
             histograms.append(sweep.histogram)
     if not histograms:
         return None
-    thresholds = np.round(sweep.thresholds.astype(np.float64), 6)
     total = sum(histograms)
     mious = mean_iou(confusions(total))
     best = int(np.argmax(mious))
     drawn = _drawn_mious(np.stack(histograms), seed)
     return ChosenByMasks(
-        threshold=float(thresholds[best]),
+        threshold=float(_BY_MASKS[best]),
         miou=float(mious[best]),
         num_images=len(histograms),
         miou_interval=_middle(drawn[:, best]),
-        threshold_interval=_middle(thresholds[np.argmax(drawn, axis=1)]),
+        threshold_interval=_middle(_BY_MASKS[np.argmax(drawn, axis=1)]),
         missing_classes=tuple(
             name for name, pixels in zip(class_names, total.sum(axis=(1, 2))) if not pixels
         ),
@@ -123,20 +123,20 @@ def choose_by_colours(examples):
     Returns:
       (threshold, number of pictures); None if no picture has a class.
     """
-    total, count = np.zeros(len(THRESHOLDS)), 0
+    total, count = np.zeros(len(_BY_COLOURS)), 0
     for image, class_ids, cams in examples:
         if len(class_ids):
             total += _told_by_colour(image, strongest_class(np.asarray(class_ids), cams)[0])
             count += 1
-    return (float(THRESHOLDS[np.argmax(total)]), count) if count else None
+    return (float(_BY_COLOURS[np.argmax(total)]), count) if count else None
 
 
 def _told_by_colour(image, strongest):
     """Return the score of each threshold for one picture, float64 [T]."""
     channels = image.reshape(-1, 3).astype(np.int64) >> (8 - _COLOUR_BITS)
     colour = (channels << (_COLOUR_BITS * np.arange(3))).sum(axis=1)
-    exceeded = np.searchsorted(THRESHOLDS.astype(np.float32), strongest.ravel(), side="left")
-    levels, colours = len(THRESHOLDS) + 1, 1 << (3 * _COLOUR_BITS)
+    exceeded = np.searchsorted(_BY_COLOURS.astype(np.float32), strongest.ravel(), side="left")
+    levels, colours = len(_BY_COLOURS) + 1, 1 << (3 * _COLOUR_BITS)
     pixels = np.bincount(colour * levels + exceeded, minlength=colours * levels)
     pixels = pixels.reshape(colours, levels) / colour.size
     foreground = np.cumsum(pixels[:, :0:-1], axis=1)[:, ::-1]

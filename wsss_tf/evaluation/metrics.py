@@ -154,6 +154,8 @@ def describe(metrics):
         best = metrics["best_background_threshold"]
         best_miou = max(point["miou"] for point in metrics["sweep"])
         sentences.append(f"Best background threshold {best:g}: mean IoU {100 * best_miou:.2f}.")
+        if best == metrics["sweep"][-1]["threshold"]:
+            sentences.append("That is the highest one tried; calibrate --masks tries higher ones.")
         if metrics["background_threshold"] != best:
             used = metrics["background_threshold"]
             sentences.append(f"The table is for background threshold {used:g}, as asked.")

@@ -17,8 +17,8 @@ from wsss_tf.files.picture_files import search
 from wsss_tf.files.png import save_mask
 from wsss_tf.inference.picture_batches import batches_of_equal_size
 
-# With fewer masks the interval of the threshold is mostly a tenth wide or more.
-_FEW = 5
+# With fewer masks than this, colours mostly choose better (gin/results/photos.md).
+_FEW = 10
 # Pictures whose colours count; with more the choice stays the same.
 _MOST = 300
 
@@ -77,7 +77,7 @@ def _by_masks(cams, masks):
     if chosen.missing_classes:
         warn(f"no mask shows {', '.join(chosen.missing_classes)}: the choice knows nothing of it.")
     if chosen.num_images < _FEW:
-        warn(f"{chosen.num_images} masks are few; the interval says how sure the choice is.")
+        warn(f"{chosen.num_images} masks are few: without --masks, colours mostly choose better.")
     return Calibration(
         chosen.threshold,
         f"{chosen.num_images} masks of split {source.split!r}",
@@ -128,7 +128,7 @@ def _by_colours(cams):
 
 def _how_sure(calibration):
     if calibration.miou is None:
-        return " A few masks (--masks=FOLDER) would be surer, and tell the score."
+        return " Twenty masks (--masks=FOLDER) would be surer, and tell the score."
     low, high = calibration.threshold_interval
     worst, best = calibration.miou_interval
     return (
