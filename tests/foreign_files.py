@@ -83,10 +83,11 @@ def _fake_torch():
 
 
 def _dump(content, file, persistent_id=None):
-    pickler = pickle.Pickler(file, protocol=2)
-    if persistent_id:
-        pickler.persistent_id = persistent_id
-    pickler.dump(content)
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return persistent_id(value) if persistent_id else None
+
+    Pickler(file, protocol=2).dump(content)
 
 
 def write_torch(path, content, container):

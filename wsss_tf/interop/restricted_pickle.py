@@ -46,11 +46,13 @@ def load(file, path, allowed, persistent_load=None, encoding="ASCII"):
                 )
             return allowed[module, name]
 
-    unpickler = Restricted(file, encoding=encoding)
-    if persistent_load is not None:
-        unpickler.persistent_load = persistent_load
+        def persistent_load(self, saved):
+            if persistent_load is None:
+                raise pickle.UnpicklingError("it holds an object that lies elsewhere")
+            return persistent_load(saved)
+
     try:
-        return unpickler.load()
+        return Restricted(file, encoding=encoding).load()
     except _DAMAGED as error:
         raise UserError(
             f"{path}: is damaged or cut short: {type(error).__name__}: {error}"
