@@ -35,7 +35,9 @@ def main():
     path.mkdir(parents=True, exist_ok=True)
     for i in range(count.value):
         if not (path / str(i)).exists():
-            (path / str(i)).write_text(text.value)
+            half = path.with_name(f".{path.name}.{i}")  # never half a file, as all commands do
+            half.write_text(text.value)
+            half.replace(path / str(i))
             time.sleep(0.01)
     if status.value == 2:
         raise UserError("this value is wrong.")
