@@ -30,18 +30,18 @@ SCENES = (
 
 # What the stages do, and their minutes on the drawn scenes with two cores.
 STAGES = {
-    "baseline": ("train the CAM baseline on image labels", 1.8),
-    "baseline_cams": ("its class activation maps", 1.4),
-    "cam": ("train SEAM on image labels", 2.0),
-    "cams": ("its class activation maps", 1.4),
+    "baseline": ("train the CAM baseline on image labels", 1.6),
+    "baseline_cams": ("its class activation maps", 0.4),
+    "cam": ("train SEAM on image labels", 2.6),
+    "cams": ("its class activation maps", 0.7),
     "crf": ("dense CRF on SEAM's maps: where they are sure", 0.1),
     "affinity": ("train AffinityNet on that", 0.5),
     "walk": ("random walk by its affinities: masks", 0.2),
-    "segmentation": ("train DeepLab on these masks", 1.4),
+    "segmentation": ("train DeepLab on these masks", 1.6),
     "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.2),
     "export": ("export DeepLab as a SavedModel", 0.1),
     "label_scores": ("score maps and masks", 0.1),
-    "report": ("show everything", 0.2),
+    "report": ("show everything", 0.1),
 }
 
 
