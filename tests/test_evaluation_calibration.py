@@ -64,7 +64,7 @@ def test_a_class_that_no_mask_shows_is_named():
 def test_without_a_known_pixel_nothing_is_chosen():
     name, ids, maps, mask = example(0)
     assert choose_by_masks([(name, ids, maps, np.full_like(mask, 255))], NAMES) is None
-    with pytest.raises(UserError, match=r"0\.png, compared .* 7"):
+    with pytest.raises(UserError, match=r"0\.png, scored .* 7"):
         choose_by_masks([(name, ids, maps, np.full_like(mask, 7))], NAMES)
 
 

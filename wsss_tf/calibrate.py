@@ -13,10 +13,7 @@ from absl import flags
 
 from wsss_tf import command, command_flags
 
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Folder with cams/, as wsss_tf.infer wrote them: the run's, or its --output."
-)
-_SPLIT = flags.DEFINE_string("split", None, "Split that they are of; all for those of --input.")
+command_flags.define_cam_files()
 _MASKS = flags.DEFINE_string(
     "masks",
     None,
@@ -32,7 +29,8 @@ def main():
     from wsss_tf.runs.calibrate import calibrate
     from wsss_tf.runs.cam_run import open_cam_run
 
-    cams = open_cam_run(_RUN_DIR.value, _SPLIT.value, command_flags.gin_bindings())
+    values = flags.FLAGS
+    cams = open_cam_run(values.run_dir, values.split, command_flags.gin_bindings())
     calibrate(cams, _MASKS.value)
 
 

@@ -9,33 +9,20 @@ from absl import flags
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
+from wsss_tf.files.folder_layout import ROOT_BINDING
 from wsss_tf.inference.dense_crf import LIBRARIES
-
-# What --data stands for.
-DATA_BINDING = "folder_source.root"
 
 # === Groups ===
 
 
 def define_cams(values=flags.FLAGS):
     """Define the flags of a command that goes on from CAMs: which, and how they were made."""
-    flags.DEFINE_string(
-        "run_dir",
-        None,
-        "Folder with cams/, as wsss_tf.infer wrote them: the run's, or its --output.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "split",
-        None,
-        "Split that they are of; all for those of --input.",
-        flag_values=values,
-    )
+    define_cam_files(values)
     flags.DEFINE_float(
         "background_threshold",
         None,
-        "Score that tells classes from background in the maps; default: that of infer. The "
-        "background powers follow it where they are not given.",
+        "Score that tells classes from background in the maps; default: that of infer or"
+        " calibrate. The background powers follow it where they are not given.",
         0,
         1,
         flag_values=values,
@@ -49,6 +36,22 @@ def define_cams(values=flags.FLAGS):
         flag_values=values,
     )
     define_files(values)
+
+
+def define_cam_files(values=flags.FLAGS):
+    """Define --run_dir and --split of CAMs."""
+    flags.DEFINE_string(
+        "run_dir",
+        None,
+        "Folder with cams/, as wsss_tf.infer wrote them: the run's, or its --output.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "split",
+        None,
+        "Split that they are of; all for those of --input.",
+        flag_values=values,
+    )
 
 
 def define_files(values=flags.FLAGS):
@@ -179,7 +182,7 @@ def gin_bindings(values=flags.FLAGS):
     folder = pathlib.Path(values.data).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"--data={values.data}: no such folder.")
-    return [f"{DATA_BINDING}={str(folder)!r}", *values.gin_bindings]
+    return [f"{ROOT_BINDING}={str(folder)!r}", *values.gin_bindings]
 
 
 def crf_options(background_threshold, values=flags.FLAGS):

@@ -12,8 +12,8 @@ import dataclasses
 
 import numpy as np
 
-from wsss_tf.errors import UserError
 from wsss_tf.evaluation.confusion import mean_iou
+from wsss_tf.evaluation.score import count_one
 from wsss_tf.evaluation.threshold_sweep import Sweep, confusions, strongest_class
 
 # What is chosen from, with masks and without.
@@ -68,10 +68,7 @@ def choose_by_masks(examples, class_names, seed=0):
     histograms = []
     for name, class_ids, cams, mask in examples:
         sweep = Sweep(len(class_names), _BY_MASKS)
-        try:
-            sweep.update(class_ids, cams, mask)
-        except ValueError as error:
-            raise UserError(f"{name}, compared with the mask of its image: {error}") from error
+        count_one(name, sweep.update, class_ids, cams, mask)
         if sweep.histogram.any():
             histograms.append(sweep.histogram)
     if not histograms:

@@ -38,7 +38,7 @@ def score_maps(
     own = [] if background_threshold is None else [background_threshold]
     sweep = Sweep(len(class_names), np.union1d(THRESHOLDS, np.float32(own)))
     for name, class_ids, cams, mask in examples:
-        _count(name, sweep.update, class_ids, cams, mask)
+        count_one(name, sweep.update, class_ids, cams, mask)
     if not sweep.histogram.any():
         return None
     return cam_metrics(
@@ -68,7 +68,7 @@ def score_masks(examples, class_names, *, split=None, skipped_images=0, absent_a
     """
     confusion = Confusion(len(class_names))
     for name, mask, prediction in examples:
-        _count(name, confusion.update, mask, prediction)
+        count_one(name, confusion.update, mask, prediction)
     if not confusion.matrix.any():
         return None
     return mask_metrics(
@@ -82,7 +82,12 @@ def score_masks(examples, class_names, *, split=None, skipped_images=0, absent_a
     )
 
 
-def _count(name, update, *arrays):
+def count_one(name, update, *arrays):
+    """Call `update(*arrays)` for the image of a CAM file or mask.
+
+    Raises:
+      UserError: what it is given does not fit; the message begins with the name.
+    """
     try:
         update(*arrays)
     except ValueError as error:

@@ -4,6 +4,8 @@ import csv
 import io
 import pathlib
 
+# The setting that names the folder, in gin.
+ROOT_BINDING = "folder_source.root"
 LABEL_FILE = "image_labels.csv"
 NAMES_FILE = "class_names.txt"
 MASK_FOLDER = "SegmentationClass"

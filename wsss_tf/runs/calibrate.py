@@ -128,7 +128,7 @@ def _by_colours(cams):
 
 def _how_sure(calibration):
     if calibration.miou is None:
-        return " Twenty masks (--masks=FOLDER) would be surer, and tell the score."
+        return " Twenty masks (--masks=FOLDER) would tell the score too."
     low, high = calibration.threshold_interval
     worst, best = calibration.miou_interval
     return (

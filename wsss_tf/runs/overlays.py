@@ -6,9 +6,9 @@ from tqdm import tqdm
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.images import load_mask
-from wsss_tf.files.pictures import load_picture
 from wsss_tf.files.png import palette
 from wsss_tf.files.run_folder import RunFolder, atomic_path, mask_path
+from wsss_tf.inference.picture_batches import batches_of_equal_size
 from wsss_tf.masks import IGNORE
 
 
@@ -25,28 +25,24 @@ def write_overlays(source, masks, output, has_background=True, overwrite=False):
     Raises:
       UserError: a picture or a mask cannot be read, or they differ in size.
     """
-    from wsss_tf.data.source import loader
-
-    run, load = RunFolder(output), None if source.paths else loader(source)
-    written = 0
-    for position, image_id in enumerate(tqdm(source.ids, "overlays", unit="image", disable=None)):
-        mask_file, path = mask_path(masks, image_id), run.overlay(image_id)
-        if not mask_file.is_file() or not (overwrite or _is_older(path, mask_file)):
-            continue
-        if load is None:
-            image = load_picture(source.paths[position], source.max_side)
-        else:
-            image = load(position)["image"]
-        mask = load_mask(mask_file)
+    run, todo = RunFolder(output), []
+    for position, image_id in enumerate(source.ids):
+        file = mask_path(masks, image_id)
+        if file.is_file() and (overwrite or _is_older(run.overlay(image_id), file)):
+            todo.append(position)
+    pictures = batches_of_equal_size(source, todo, batch_size=1)
+    for [picture] in tqdm(pictures, "overlays", len(todo), unit="image", disable=None):
+        image, image_id = picture.image, source.ids[picture.position]
+        file = mask_path(masks, image_id)
+        mask = load_mask(file)
         if mask.shape != image.shape[:2]:
             raise UserError(
-                f"{mask_file}: is {mask.shape[1]}x{mask.shape[0]} (width x height), its picture "
+                f"{file}: is {mask.shape[1]}x{mask.shape[0]} (width x height), its picture "
                 f"{image.shape[1]}x{image.shape[0]}; infer with --overwrite."
             )
-        with atomic_path(path) as temporary:
+        with atomic_path(run.overlay(image_id)) as temporary:
             Image.fromarray(overlay(image, mask, has_background)).save(temporary, quality=90)
-        written += 1
-    print(f"{written} overlays written: {run.overlays}")
+    print(f"{len(todo)} overlays written: {run.overlays}")
 
 
 def overlay(image, mask, has_background=True):

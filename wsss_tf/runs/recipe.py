@@ -8,6 +8,7 @@ from collections.abc import Callable
 import gin
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.folder_layout import ROOT_BINDING
 from wsss_tf.files.run_folder import RunFolder, write_text
 
 
@@ -214,7 +215,7 @@ def with_folder(root, gin_files, gin_bindings):
 
     root = folder.training_folder(root)
     bound = {tuple(text.partition("=")[0].strip().split(".")[-2:]) for text in gin_bindings}
-    values = {"folder_source.root": root}
+    values = {ROOT_BINDING: root}
     if ("Recipe", "train_split") not in bound:
         values["Recipe.train_split"] = folder.training_split(root)
     if ("Recipe", "validation_split") not in bound:
@@ -251,7 +252,7 @@ def load_run(run_dir, gin_bindings=()):
             f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
         )
     is_of_folder = "folder_source" in config.read_text(encoding="utf-8")
-    if not is_of_folder and any(text.startswith("folder_source.root=") for text in gin_bindings):
+    if not is_of_folder and any(text.startswith(f"{ROOT_BINDING}=") for text in gin_bindings):
         raise UserError(
             f"--data: the run in {run.path} was not trained on a folder of pictures; pictures of "
             "another kind are labelled with --input=FOLDER of wsss_tf.infer."
