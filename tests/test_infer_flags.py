@@ -5,6 +5,7 @@ from absl import flags
 
 from wsss_tf import command_flags
 from wsss_tf.errors import UserError
+from wsss_tf.inference.cam_crf import threshold_of_power
 from wsss_tf.inference.dense_crf import CAM_CRF, RANDOM_WALK_CRF, CrfParameters
 from wsss_tf.runs import infer_walk, recipe, refine
 from wsss_tf.runs.recipe import Recipe
@@ -57,6 +58,14 @@ def test_thresholds_for_powers():
     assert crf("--crf_thresholds=0.25,0.5")["powers"] == pytest.approx((1, 4.8188), abs=1e-4)
 
 
+def test_thresholds_by_odds():
+    powers = crf("--crf_odds=0.5,2", threshold=0.5)["powers"]
+    thresholds = [threshold_of_power(power) for power in powers]
+    assert thresholds == pytest.approx([2 / 3, 1 / 3])
+    assert walk("--walk_odds=1.5", threshold=0.5)["threshold"] == pytest.approx(0.6)
+    assert walk("--walk_odds=1.5", threshold=0.25)["threshold"] == pytest.approx(1 / 3)
+
+
 def test_widths_iterations_and_unary_weight():
     options = crf("--crf_scale=2", "--crf_iterations=3", "--crf_unary_weight=1.5")
     assert options["parameters"] == CrfParameters(
@@ -76,7 +85,9 @@ def test_the_crf_of_the_walk_has_the_same_widths():
         (["--crf_thresholds=0.5,0.2"], "--crf_thresholds=0.5,0.2: give two numbers"),
         (["--crf_thresholds=0.5,1"], "scores lie below 1"),
         (["--crf_thresholds=0.5,x"], "--crf_thresholds=0.5,x: give positive numbers"),
-        (["--crf_powers=4,24", "--crf_thresholds=0.1,0.2"], "either --crf_powers or"),
+        (["--crf_powers=4,24", "--crf_thresholds=0.1,0.2"], "give one of --crf_powers"),
+        (["--crf_odds=1,2", "--crf_thresholds=0.1,0.2"], "give one of --crf_powers"),
+        (["--crf_odds=2,1"], "--crf_odds=2,1: give two numbers"),
         (["--crf_scale=0"], "--crf_scale=0: give a number above 0"),
     ],
 )
@@ -116,6 +127,10 @@ def test_threshold_of_the_walk():
         walk("--walk_threshold=0.7", "--background_power=2")
     with pytest.raises(UserError, match="between 0 and 1"):
         walk("--walk_threshold=1")
+    with pytest.raises(UserError, match="give one"):
+        walk("--walk_threshold=0.7", "--walk_odds=2")
+    with pytest.raises(UserError, match="above 0"):
+        walk("--walk_odds=0")
 
 
 # === The data set, where it has moved ===

@@ -130,6 +130,22 @@ def test_again_everything_is_skipped(finished):
     assert out.splitlines()[-2:] == before.splitlines()[-2:]
 
 
+def test_a_threshold_that_is_chosen_on_the_way(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    # The stages of both have the same folders, and here the same maps and the same chosen labels.
+    flags = ("--gin_file=tests/data/tiny_calibrated.gin", *TINY[1:], f"--run_dir={run_dir}")
+    out = _ok(*flags, "--until=crf")
+    assert _stages(out) == {
+        "cam": "up to date.", "cams": "up to date.", "calibrate": "running.",
+        "crf": "running, made again: flags: no longer --crf_powers=4,24.",
+    }  # fmt: skip
+    chosen = json.loads((run_dir / "cam/calibration.json").read_text())
+    assert chosen["chosen_by"] == "the colours of 12 pictures of split 'train'"
+    crf = json.loads((run_dir / "stages/crf.json").read_text())
+    assert "background_threshold" not in str(crf)
+
+
 @pytest.mark.large
 @pytest.mark.parametrize("method", ["cpnet_pascal_context", "sanet_pascal_context"])
 def test_another_network_at_the_end(finished, tmp_path, method):

@@ -7,6 +7,7 @@ import gin
 import pytest
 
 from wsss_tf.errors import UserError
+from wsss_tf.inference.cam_crf import threshold_of_power
 from wsss_tf.interop import imagenet
 from wsss_tf.pipelines import plan as plan_lib
 from wsss_tf.pipelines.context import Description, Planned
@@ -164,6 +165,56 @@ def test_a_walk_of_the_classes_alone():
         *("--walk_crf", "--crf_scale=2"),
         *("--walk_crf_iterations=4", "--walk_crf_unary_weight=1"),
     )
+
+
+CALIBRATED = ["tests/data/tiny_calibrated.gin"]
+
+
+def test_a_threshold_that_is_chosen_once_the_maps_are_there(tmp_path):
+    def stages(*bindings):
+        return {stage.name: stage for stage in make(*bindings, files=CALIBRATED).stages}
+
+    def background(stage):
+        return stage.inputs["flags"][0]
+
+    chosen = stages()
+    assert chosen["calibrate"].steps == (("calibrate", "--run_dir=RUN/cam", "--split=train"),)
+    assert chosen["calibrate"].after == ("cams",)
+    assert chosen["crf"].after == ("calibrate",)
+    assert chosen["walk"].after == ("calibrate", "affinity")
+    # The commands follow what was chosen.
+    assert not any("power" in flag for flag in chosen["crf"].inputs["flags"])
+    assert not any("background" in flag for flag in chosen["walk"].inputs["flags"])
+    odds = stages("crf_stage.odds=(0.5, 2)", "walk_stage.odds=1.5")
+    assert (background(odds["crf"]), background(odds["walk"])) == (
+        "--crf_odds=0.5,2",
+        "--walk_odds=1.5",
+    )
+    named = stages("crf_stage.thresholds=(0.25, 0.5)", "walk_stage.threshold=0.7")
+    assert (background(named["crf"]), background(named["walk"])) == (
+        "--crf_powers=1,4.81884",
+        "--walk_threshold=0.7",
+    )
+    # One that is set is not chosen.
+    fixed = ("cams_stage.background_threshold=0.5", "walk_stage.odds=1.5")
+    fixed = stages(*fixed, "crf_stage.odds=(0.5, 2)")
+    assert "calibrate" not in fixed
+    assert fixed["crf"].after == ("cams",)
+    low, high = (threshold_of_power(float(x)) for x in background(fixed["crf"])[13:].split(","))
+    assert (high, low) == (pytest.approx(1 / 3, abs=1e-4), pytest.approx(2 / 3, abs=1e-4))
+    assert background(fixed["walk"]) == "--walk_threshold=0.6"
+
+
+def test_a_threshold_that_masks_choose(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"mask")
+    binding = f"calibrate_stage.masks='{tmp_path}'"
+    before = make(binding, files=CALIBRATED)
+    [step] = next(stage for stage in before.stages if stage.name == "calibrate").steps
+    assert step[-1] == f"--masks={tmp_path}"
+    (tmp_path / "1.png").write_bytes(b"another")
+    assert changed(before, make(binding, files=CALIBRATED)) == ["calibrate"]
+    with pytest.raises(UserError, match=r"masks = 'nope': no such folder"):
+        make("calibrate_stage.masks='nope'", files=CALIBRATED)
 
 
 def test_full_supervision_trains_the_same_network_on_masks():

@@ -38,7 +38,7 @@ def context_of(run_dir, source, with_maps=True, **scores):
     )
     crf = {"dense CRF, background power 3.5": low, "dense CRF, background power 20": high}
     walk = {"random walk": walk}
-    maps = Maps(run_dir / "cam", (), 0.26) if with_maps else None
+    maps = Maps(run_dir / "cam", (), "cams", 0.26) if with_maps else None
     first = scores_of(run_dir, "segmentation", "network trained on pseudo labels", **scores)
     full = scores_of(run_dir, "full_supervision", "network trained on masks", **scores)
     planned = {
@@ -108,7 +108,7 @@ def test_labels_are_scored_against_the_masks(source, run_dir):
 def test_all_maps_are_scored_and_the_last_are_shown(source, run_dir):
     shutil.copytree(run_dir / "cam", run_dir / "baseline")
     context = context_of(run_dir, source)
-    maps = Maps(run_dir / "baseline", (), 0.26, "CAM baseline")
+    maps = Maps(run_dir / "baseline", (), "baseline_cams", 0.26, what="CAM baseline")
     planned = {"baseline_cams": Planned(stage("baseline_cams"), maps=maps), **context.planned}
     context = dataclasses.replace(context, planned=planned)
     context.__dict__.update(train=source, score=source)

@@ -111,6 +111,13 @@ def define_crf(values=flags.FLAGS):
         "second for its strongest class.",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "crf_odds",
+        None,
+        "Instead of --crf_thresholds: how many times the odds t / (1 - t) of "
+        "--background_threshold theirs are; 0.72,1.38 for thresholds close to it.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
     )
@@ -157,6 +164,13 @@ def define_walk(values=flags.FLAGS):
         "stays below this share of the highest score.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "walk_odds",
+        None,
+        "Random walk, for --walk_threshold: how many times the odds t / (1 - t) of "
+        "--background_threshold its odds are.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("walk_crf", False, "Random walk: then the dense CRF.", flag_values=values)
     flags.DEFINE_integer("walk_crf_iterations", 1, "Iterations of that CRF.", 0, flag_values=values)
     flags.DEFINE_float(
@@ -197,6 +211,7 @@ def crf_options(background_threshold, values=flags.FLAGS):
         background_threshold,
         powers=_numbers("crf_powers", "4,24", values),
         thresholds=_numbers("crf_thresholds", "0.1,0.3", values),
+        odds=_numbers("crf_odds", "0.72,1.38", values),
         iterations=values.crf_iterations,
         crf_scale=values.crf_scale,
         unary_weight=values.crf_unary_weight,
@@ -223,6 +238,7 @@ def walk_options(background_threshold, values=flags.FLAGS):
         crf_unary_weight=values.walk_crf_unary_weight,
         crf_library=values.crf_library,
         threshold=values.walk_threshold,
+        odds=values.walk_odds,
     )
 
 

@@ -105,12 +105,13 @@ _IMAGES_PER_ARCHIVE = flags.DEFINE_integer(
 )
 
 _MASK_FLAGS = ("postprocess",)
-_CRF_FLAGS = ("crf_powers", "crf_thresholds", "crf_iterations", "crf_unary_weight")
+_CRF_FLAGS = ("crf_powers", "crf_thresholds", "crf_odds", "crf_iterations", "crf_unary_weight")
 _WALK_FLAGS = (
     "background_power",
     "affinity_power",
     "walk_steps",
     "walk_threshold",
+    "walk_odds",
     "walk_crf",
     "walk_crf_iterations",
     "walk_crf_unary_weight",

@@ -73,13 +73,29 @@ def power_for_maps(background_threshold, official_power):
       ValueError: as in the functions above.
     """
 
-    def odds(threshold):
-        return threshold / (1 - threshold)
+    official = threshold_of_power(official_power)
+    ratio = _odds(official) / _odds(BACKGROUND_THRESHOLD)
+    return power_of_threshold(times_odds(background_threshold, ratio))
 
-    power_of_threshold(background_threshold)  # which says what is wrong with it
-    ratio = odds(threshold_of_power(official_power)) / odds(BACKGROUND_THRESHOLD)
-    wanted = ratio * odds(background_threshold)
-    return power_of_threshold(wanted / (1 + wanted))
+
+def times_odds(threshold, ratio):
+    """Return the threshold whose odds t / (1 - t) are so many times those of another.
+
+    Args:
+      threshold: in (0, 1).
+      ratio: above 0; 1 gives the threshold back.
+
+    Raises:
+      ValueError: the threshold lies outside.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold {threshold}: it must lie between 0 and 1.")
+    odds = ratio * _odds(threshold)
+    return odds / (1 + odds)
+
+
+def _odds(threshold):
+    return threshold / (1 - threshold)
 
 
 def background_score(cams, background_power):

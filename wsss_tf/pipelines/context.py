@@ -40,13 +40,18 @@ class Maps:
     Attributes:
       run: run folder, which has them in `cams/`.
       on_split: flags that name this folder and the split.
-      background_threshold: score that a pixel must beat to be its strongest class.
+      stage: name of the stage after which they are ready.
+      background_threshold: score that a pixel must beat to be its strongest class; None where it is
+        chosen once the maps are there.
+      threshold_is_set: whether it was given for these maps, and is not to be chosen.
       what: they are called in the results.
     """
 
     run: pathlib.Path
     on_split: tuple
-    background_threshold: float
+    stage: str
+    background_threshold: float | None
+    threshold_is_set: bool = False
     what: str = "CAM"
 
 

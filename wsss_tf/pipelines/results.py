@@ -11,6 +11,7 @@ from wsss_tf.evaluation.run_masks import score_masks
 from wsss_tf.evaluation.scored_run import positions_to_score, spread
 from wsss_tf.evaluation.stages_report import Shown, stages_page
 from wsss_tf.files import images, run_folder
+from wsss_tf.files.calibration import load_calibration
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.pipelines.records import minutes_text, read_record
 
@@ -22,7 +23,8 @@ RESULTS, TABLE, PAGE = "results.json", "results.md", "report.html"
 
 def _all_maps(context):
     """Return the `context.Maps` of the pipeline, in the order they are written."""
-    return [one.maps for one in context.planned.values() if one.maps is not None]
+    maps = [one.maps for one in context.planned.values() if one.maps is not None]
+    return list({one.run: one for one in maps}.values())  # with a chosen threshold
 
 
 def _maps(context):
@@ -76,6 +78,13 @@ def _rows(context, reference):
         labels = json.loads(path.read_text(encoding="utf-8"))
         rows += [_row(what, metrics) for what, metrics in labels.get("scores", {}).items()]
         notes += [labels["unscored"]] if "unscored" in labels else []
+    for maps in _all_maps(context):
+        chosen = load_calibration(maps.run) if maps.background_threshold is None else None
+        if chosen is not None:
+            notes.append(
+                f"The background threshold of the {maps.what} maps, "
+                f"{chosen.background_threshold:g}, was chosen by {chosen.chosen_by}."
+            )
     for name, one in context.planned.items():
         if one.scores is None:
             continue
@@ -213,7 +222,10 @@ def _cam_metrics(maps, split):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if "sweep" in metrics:
             return metrics
-    return explorer.unscored_metrics(maps.background_threshold)
+    threshold = maps.background_threshold
+    if threshold is None:
+        threshold = load_calibration(maps.run).background_threshold
+    return explorer.unscored_metrics(threshold)
 
 
 def _shown(context, maps, load, position):

@@ -3,7 +3,19 @@
 import math
 
 from wsss_tf.errors import UserError
-from wsss_tf.inference.cam_crf import power_for_maps
+from wsss_tf.inference.cam_crf import power_for_maps, times_odds
+
+
+def followed_threshold(background_threshold, ratio):
+    """Return `inference.cam_crf.times_odds` of a run's maps.
+
+    Raises:
+      UserError: their threshold is 0 or 1.
+    """
+    try:
+        return times_odds(background_threshold, ratio)
+    except ValueError as error:
+        raise UserError(f"{error} Give another --background_threshold.") from error
 
 
 def followed_power(background_threshold, official_power):

@@ -6,7 +6,7 @@ from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
 from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
-from wsss_tf.runs.crf_settings import followed_power, scaled_crf
+from wsss_tf.runs.crf_settings import followed_power, followed_threshold, scaled_crf
 
 
 def check_folders(cam_run, affinity_run, output):
@@ -59,6 +59,7 @@ def walk_options(
     crf_iterations=1,
     crf_unary_weight=1.0,
     threshold=None,
+    odds=None,
     crf_library=RANDOM_WALK_CRF.library,
 ):
     """Return the keyword arguments of `inference.random_walk.label_by_walk`.
@@ -70,13 +71,22 @@ def walk_options(
       crf_scale: divides its widths, which are for pictures of 500 pixels.
       crf_iterations, crf_unary_weight, crf_library: as in `dense_crf.CrfParameters`.
       threshold: as in `label_by_walk`.
+      odds: instead of it: how many times the odds t / (1 - t) of the maps' threshold its odds are.
 
     Raises:
       UserError: numbers that cannot be, or contradict each other.
     """
+    if odds is not None:
+        if threshold is not None:
+            raise UserError("--walk_odds takes the place of --walk_threshold; give one.")
+        if odds <= 0:
+            raise UserError(f"--walk_odds={odds:g}: give a number above 0.")
+        threshold = followed_threshold(background_threshold, odds)
     if threshold is not None:
         if background_power is not None:
-            raise UserError("--walk_threshold takes the place of --background_power; give one.")
+            raise UserError(
+                "--walk_threshold or --walk_odds takes the place of --background_power; give one."
+            )
         if not 0 < threshold < 1:
             raise UserError(f"--walk_threshold={threshold:g}: give a number between 0 and 1.")
     if background_power is None:

@@ -7,13 +7,14 @@ from wsss_tf.files.run_folder import CRF_NAMES
 from wsss_tf.inference.cam_crf import BACKGROUND_POWERS, power_of_threshold
 from wsss_tf.inference.dense_crf import CAM_CRF
 from wsss_tf.inference.write_crf import crf_source
-from wsss_tf.runs.crf_settings import followed_power, scaled_crf
+from wsss_tf.runs.crf_settings import followed_power, followed_threshold, scaled_crf
 
 
 def crf_options(
     background_threshold,
     powers=None,
     thresholds=None,
+    odds=None,
     iterations=CAM_CRF.iterations,
     crf_scale=1.0,
     unary_weight=CAM_CRF.unary_weight,
@@ -26,6 +27,8 @@ def crf_options(
       powers: low and high power of the background score.
       thresholds: instead of them: below the first score a pixel is taken for background, above the
         second for its strongest class.
+      odds: instead of them: these two scores by how many times the odds t / (1 - t) of the maps'
+        threshold theirs are.
       iterations: of the CRF.
       crf_scale: divides its widths, which are for pictures of 500 pixels.
       unary_weight: how much the maps count against its kernels.
@@ -41,16 +44,19 @@ def crf_options(
         library=library,
     )
     return {
-        "powers": _powers(background_threshold, powers, thresholds),
+        "powers": _powers(background_threshold, powers, thresholds, odds),
         "parameters": parameters,
     }
 
 
-def _powers(background_threshold, powers, thresholds):
-    if powers is not None and thresholds is not None:
-        raise UserError("give either --crf_powers or --crf_thresholds.")
+def _powers(background_threshold, powers, thresholds, odds):
+    if sum(given is not None for given in (powers, thresholds, odds)) > 1:
+        raise UserError("give one of --crf_powers, --crf_thresholds and --crf_odds.")
     if powers is not None:
         return _two_ascending("crf_powers", powers)
+    if odds is not None:
+        ratios = _two_ascending("crf_odds", odds)
+        thresholds = [followed_threshold(background_threshold, ratio) for ratio in ratios]
     if thresholds is None:
         return tuple(followed_power(background_threshold, power) for power in BACKGROUND_POWERS)
     low, high = _two_ascending("crf_thresholds", thresholds)

@@ -22,8 +22,9 @@ def cams_stage(
       run: name of the stage that trains their network.
       scales, flip: as `infer` takes them.
       background_threshold: score that a pixel must beat to be its strongest class; None for the
-        recipe's (`Recipe.background_threshold`). Another one here trains nothing anew. Later stages
-        follow it where their own settings do not say otherwise.
+        recipe's (`Recipe.background_threshold`), or the one that `calibrate_stage` chooses. Another
+        one here trains nothing anew. Later stages follow it where their own settings do not say
+        otherwise.
       what: the maps' name in the results.
     """
     check_scales("cams_stage.scales", scales)
@@ -52,6 +53,7 @@ def cams_stage(
             outputs=(str(made.cams), str(made.pseudo_labels)),
             proof=str(made.cams),
         )
-        return Planned(stage, maps=Maps(folder, on_split, threshold, what))
+        is_set = background_threshold is not None
+        return Planned(stage, maps=Maps(folder, on_split, name, threshold, is_set, what))
 
     return Description(name, resolve)

@@ -12,7 +12,8 @@ def label_scores_stage():
     """Return the stage that scores all maps and labels that there are by then."""
 
     def resolve(context):
-        before = [name for name, one in context.planned.items() if one.maps or one.scored]
+        made = {name: one for name, one in context.planned.items() if one.stage is not None}
+        before = [name for name, one in made.items() if one.maps or one.scored]
         file = f"{LABEL_SCORES}.json"
         stage = Stage(
             name=LABEL_SCORES,

@@ -43,7 +43,7 @@ def check_scales(setting, value):
     check(setting, value, _are_scales, "a list of positive numbers")
 
 
-def check_powers(setting, value):
+def check_two(setting, value):
     """Raise `UserError` unless the value is None or two positive numbers, ascending."""
     check(
         setting,
@@ -77,10 +77,11 @@ def check_files(setting, value):
     check(setting, value, fits, "a list of gin files")
 
 
-def check_one_of(first, second):
-    """Raise `UserError` if both of two (setting, value) pairs are given."""
-    if None not in (first[1], second[1]):
-        raise UserError(f"{first[0]} and {second[0]} are both given; set one to None.")
+def check_one_of(*settings):
+    """Raise `UserError` if two of several (setting, value) pairs are given."""
+    given = [setting for setting, value in settings if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{given[0]} and {given[1]} are both given; set one to None.")
 
 
 def comma(numbers):

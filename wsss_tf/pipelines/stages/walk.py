@@ -15,6 +15,7 @@ def walk_stage(
     affinity="affinity",
     background_power=None,
     threshold=None,
+    odds=None,
     affinity_power=8.0,
     steps=64,
     crf=False,
@@ -27,12 +28,14 @@ def walk_stage(
 
     Args:
       name: of the stage.
-      maps: name of the stage that writes the maps.
+      maps: name of the stage that writes the maps, or chooses their threshold.
       affinity: name of the stage that trains AffinityNet.
       background_power: of the background's score, which walks beside the classes. None for the one
         that follows the background threshold of the maps.
       threshold: instead of it: the classes walk alone, and background is what stays below this
         share of the highest score.
+      odds: instead of both: that share by how many times the odds t / (1 - t) of the maps'
+        threshold its odds are.
       affinity_power, steps: as the command takes them.
       crf: refine by the dense CRF.
       crf_scale, crf_iterations, crf_unary_weight, crf_library: of that CRF, as the command takes
@@ -41,8 +44,12 @@ def walk_stage(
     if background_power is not None:
         values.check_number("walk_stage.background_power", background_power)
     values.check_threshold("walk_stage.threshold", threshold)
+    if odds is not None:
+        values.check_positive("walk_stage.odds", odds)
     values.check_one_of(
-        ("walk_stage.background_power", background_power), ("walk_stage.threshold", threshold)
+        ("walk_stage.background_power", background_power),
+        ("walk_stage.threshold", threshold),
+        ("walk_stage.odds", odds),
     )
     values.check_number("walk_stage.affinity_power", affinity_power)
     values.check_count("walk_stage.steps", steps)
@@ -70,14 +77,8 @@ def walk_stage(
             raise UserError(
                 f"{affinity}/train_stage.recipe: is no recipe such as gin/affinity.gin."
             )
-        power = background_power
-        if power is None:
-            power = cam_crf.power_for_maps(of.background_threshold, cam_crf.WALK_POWER)
-        background = f"--background_power={power:g}"
-        if threshold is not None:
-            background = f"--walk_threshold={threshold:g}"
         flags = (
-            background,
+            *_background(background_power, threshold, odds, of.background_threshold),
             f"--affinity_power={affinity_power:g}",
             f"--walk_steps={steps}",
             *(refining if crf else ("--nowalk_crf",)),
@@ -88,7 +89,7 @@ def walk_stage(
             name=name,
             steps=(("walk", *of.on_split, affinity_run, *flags, *ways),),
             inputs={"flags": flags},
-            after=(maps, affinity),
+            after=(of.stage, affinity),
             outputs=(written,),
             proof=written,
         )
@@ -97,3 +98,18 @@ def walk_stage(
         return Planned(stage, scored=labels, shown=labels, made=made)
 
     return Description(name, resolve)
+
+
+def _background(power, threshold, odds, of_maps):
+    """Return the flags of `walk` that tell classes from background, at best as plain numbers."""
+    if odds is not None and of_maps is not None:
+        threshold = cam_crf.times_odds(of_maps, odds)
+    if threshold is not None:
+        return (f"--walk_threshold={threshold:g}",)
+    if odds is not None:
+        return (f"--walk_odds={odds:g}",)
+    if power is None and of_maps is None:
+        return ()  # the command follows the threshold that was chosen
+    if power is None:
+        power = cam_crf.power_for_maps(of_maps, cam_crf.WALK_POWER)
+    return (f"--background_power={power:g}",)
