@@ -42,15 +42,38 @@ def test_tiled_pcm_equals_the_whole(tile):
     close(pixel_correlation(cam, features, tile), pixel_correlation(cam, features), atol=1e-6)
 
 
-def test_pcm_tiles_in_inference_only(monkeypatch):
-    tiles = []
-    monkeypatch.setattr(
-        "wsss_tf.layers.pcm.pixel_correlation", lambda cam, features, tile: tiles.append(tile)
+@pytest.mark.parametrize("known", [True, False])
+def test_pcm_pools_its_keys_above_a_number(known):
+    cam, features = maps(2, 9, 14)
+    # Constant over blocks of 2 x 2, of which the last row is cut, so pooling is exact.
+    cam, features = (np.repeat(np.repeat(x, 2, 1), 2, 2)[:, :-1] for x in (cam, features))
+    whole = pixel_correlation(cam, features)
+    size = [2, 17, 28] if known else [None] * 3
+
+    @tf.function(
+        autograph=False,
+        input_signature=[tf.TensorSpec([*size, x.shape[-1]]) for x in (cam, features)],
     )
-    layer = Pcm(16, tile=8)
+    def pooled(cam, features):
+        return pixel_correlation(cam, features, tile=100, max_keys=120)
+
+    close(pooled(cam, features), whole, atol=1e-6)
+    close(pixel_correlation(cam, features, max_keys=17 * 28), whole, atol=0)
+    # Blocks of 3 x 3 mix what differs.
+    mixed = np.abs(pixel_correlation(cam, features, max_keys=60) - whole)
+    assert 1e-4 < mixed.max() < 0.2
+
+
+def test_pcm_is_bounded_in_inference_only(monkeypatch):
+    bounds = []
+    monkeypatch.setattr(
+        "wsss_tf.layers.pcm.pixel_correlation",
+        lambda cam, features, *given: bounds.append(given),
+    )
+    layer = Pcm(16, tile=8, max_keys=99)
     layer(maps(1, 2, 3), training=False)
     layer(maps(1, 2, 3), training=True)
-    assert tiles == [8, None]
+    assert bounds == [(8, 99), (None, None)]
 
 
 def test_pcm_by_hand():
