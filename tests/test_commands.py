@@ -267,7 +267,9 @@ def test_train_on_a_folder_of_few_pictures(tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6  # a phone held upright
         picture.save(folder / f"IMG {i}.JPG", exif=exif)
-    (folder / "image_labels.csv").write_text("image,labels\nIMG 0.JPG,cat\nIMG 1,dog\nIMG 2,cat\n")
+    # The last picture shows neither.
+    rows = ["image,labels", "IMG 0.JPG,cat", "IMG 1,dog cat", "IMG 2,background"]
+    (folder / "image_labels.csv").write_text("\n".join(rows))
     out = ok(
         "train",
         *TINY_SEAM,
@@ -278,10 +280,14 @@ def test_train_on_a_folder_of_few_pictures(tmp_path):
     )
     assert "has 3 images, fewer than a batch (4)" in out
     assert "6 steps of 4, 3 an epoch" in out
+    assert "  none of them: 1\n" in out
     # The folder is found from any other.
     out = ok("infer", f"--run_dir={tmp_path / 'run'}", "--split=all", "--scales=1")
     assert "3 written" in out
     assert images.load_mask(tmp_path / "run/pseudo_labels/IMG 0.png").shape == (60, 40)
+    assert not images.load_mask(tmp_path / "run/pseudo_labels/IMG 2.png").any()
+    for weights in weights_of(tmp_path / "run").values():
+        assert np.isfinite(weights).all()
 
 
 # === Bad input ===

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -125,6 +126,11 @@ def test_missing_label(make_source):
         checks.check(source, require_labels=True)
     good, bad = checks.check(source, skip_bad_images=True, require_labels=True)
     assert (good.ids, bad) == (("one",), [("unlabelled", "it has no label")])
+
+
+def test_a_negative_needs_no_label(make_source):
+    source = dataclasses.replace(make_source("one", "unlabelled"), negative=(False, True))
+    assert checks.check(source, require_labels=True) == (source, [])
 
 
 def test_nothing_good(make_source):

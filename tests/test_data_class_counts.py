@@ -20,6 +20,7 @@ def test_each_class_has_a_line():
         "  car                1",
     ]
     assert class_lines(source(np.zeros((3, 2)))) == []
+    assert class_lines(source([[1], [0], [0]]))[-1] == "  none of them: 2"
 
 
 @pytest.mark.parametrize(("count", "lines"), [(25, 26), (26, 1)])

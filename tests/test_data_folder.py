@@ -269,9 +269,22 @@ def test_row_without_picture(plain):
 
 
 def test_image_without_label(voc_layout):
-    with pytest.raises(UserError, match=r"image '2' of split 'train' has no label \(and 1 more\)"):
+    with pytest.raises(UserError, match=r"image '3' of split 'train' has no label, but"):
         folder.folder_source("train", voc_layout, require_labels=True)
     assert folder.folder_source("val", voc_layout, require_labels=True).labels.any()
+
+
+def test_pictures_that_show_no_class(masked):
+    """Said by the label background, or by a mask of nothing else; an empty cell says nothing."""
+    rows = ("0000,disc", "0001,background", "0002,")
+    (masked / "image_labels.csv").write_text("\n".join(["image,labels", *rows]))
+    images.save_mask(masked / "SegmentationClass/0003.png", np.zeros((6, 9), np.uint8))
+    source = folder.folder_source(root=masked, compare_masks=False)
+    assert source.labels.any(axis=1).tolist() == [True, False, False, False]
+    assert source.negative == (False, True, False, True)
+    assert source.select([1, 2]).negative == (True, False)
+    with pytest.raises(UserError, match=r"image '0002' .* the label background if it shows"):
+        folder.folder_source(root=masked, require_labels=True)
 
 
 @pytest.mark.parametrize(

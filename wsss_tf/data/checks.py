@@ -18,6 +18,10 @@ from wsss_tf.masks import IGNORE
 
 _NO_LABEL = "it has no label"
 _HINT = "replace or remove it, or leave such images out with Recipe.skip_bad_images=True."
+_LABEL_HINT = (
+    "give it the label 'background' if it shows none of the classes (Recipe.require_labels=False "
+    "takes all such pictures for that), or leave such images out with Recipe.skip_bad_images=True."
+)
 
 
 def check(source, skip_bad_images=False, cache=None, require_labels=False):
@@ -33,7 +37,8 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
       cache: path of a JSON file that remembers size and time of the files found good, so that a
         resumed run need not decode them again; None to remember nothing. It is not used where there
         are masks: a source does not say which files those are.
-      require_labels: an example without any label is bad, as weak training has no use for it.
+      require_labels: an example of which nothing is known (`Source.unlabelled`) is bad, as weak
+        training has no use for it.
 
     Returns:
       The source of the good examples, and the list of bad ones as (id, reason).
@@ -50,10 +55,10 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
             path = f" ({_files(source)[position]})" if _files(source) else ""
             raise UserError(
                 f"{source.name}: image {source.ids[position]!r}{path} of split {source.split!r}: "
-                f"{reason}; {_HINT}"
+                f"{reason}; {_LABEL_HINT if reason == _NO_LABEL else _HINT}"
             )
 
-    unlabelled = set(np.flatnonzero(~source.labels.any(1)).tolist()) if require_labels else set()
+    unlabelled = set(np.flatnonzero(source.unlabelled()).tolist()) if require_labels else set()
     in_doubt = unlabelled
     if _files(source) is not None:
         cache = None if source.has_masks else cache

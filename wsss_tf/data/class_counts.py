@@ -26,7 +26,9 @@ def class_lines(source):
             f"{counts[order[0]]} ({most}), median {int(np.median(counts))}."
         ]
     width = max(map(len, names))
-    return [f"{head}:", *(f"  {name:<{width}} {count:>6}" for name, count in zip(names, counts))]
+    lines = [f"{head}:", *(f"  {name:<{width}} {count:>6}" for name, count in zip(names, counts))]
+    negatives = int((~source.labels.any(axis=1)).sum())
+    return [*lines, f"  none of them: {negatives}"] if negatives else lines
 
 
 def class_warnings(source):

@@ -30,8 +30,8 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
     Args:
       split: the name of a list in ImageSets/Segmentation; "all" where there are no lists.
       root: the folder.
-      require_labels: refuse a split with an image that shows no class: weak training learns nothing
-        from it.
+      require_labels: refuse a split with an image of which nothing is known: weak training learns
+        nothing from it.
       max_side: long side, pixels, that larger pictures and their masks are read at; None for their
         own sizes. What is made from them (maps, labels, scores) has the size that they are read at.
       compare_masks: have training compare labels that were given with the masks, where there are
@@ -42,7 +42,8 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
       the set can be learnt weakly. Without that file they are "background" and the sorted labels of
       image_labels.csv. An image's labels are those of its rows in image_labels.csv, with or
       without suffix, separated by spaces, or by ";" if any row has one; the labels of an image
-      that has no row are the classes in its mask.
+      that has no row are the classes in its mask. "background" as the only label, or a mask of
+      nothing else, says that an image shows none of the classes.
 
     Raises:
       UserError: a folder, list or file is missing; the split is empty or unknown; an image has a
@@ -80,17 +81,9 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
     no_row = [i for i, image_id in enumerate(ids) if image_id not in labels_of and mask_paths[i]]
     from_masks, is_readable = labels_from_masks([mask_paths[i] for i in no_row], class_names)
     labels[no_row] = from_masks
+    negative = np.array([labels_of.get(image_id) == {"background"} for image_id in ids])
+    negative[no_row] = is_readable & ~from_masks.any(axis=1)
 
-    if require_labels:
-        # A mask that cannot be read is for `data.checks` to report, with the reason.
-        unreadable = {ids[i] for i, readable in zip(no_row, is_readable) if not readable}
-        without = [ids[i] for i in np.flatnonzero(~labels.any(1)) if ids[i] not in unreadable]
-        if without:
-            raise UserError(
-                f"{root}: image {without[0]!r} of split {split!r} has no label"
-                f"{_and_more(without)}, but training needs one; give it a row in {LABEL_FILE} or "
-                "leave it out."
-            )
     source = file_source(
         name=root.resolve().name,
         split=split,
@@ -101,7 +94,18 @@ def folder_source(split="all", root=None, require_labels=False, max_side=None, c
         mask_paths=mask_paths,
         warnings=warnings,
         tagged=[image_id in labels_of for image_id in ids] if compare_masks else None,
+        negative=negative.tolist(),
     )
+    if require_labels:
+        # A mask that cannot be read is for `data.checks` to report, with the reason.
+        unreadable = {ids[i] for i, readable in zip(no_row, is_readable) if not readable}
+        without = [ids[i] for i in np.flatnonzero(source.unlabelled()) if ids[i] not in unreadable]
+        if without:
+            raise UserError(
+                f"{root}: image {without[0]!r} of split {split!r} has no label"
+                f"{_and_more(without)}, but training needs one; give it a row in {LABEL_FILE} "
+                "(with the label background if it shows none of the classes), or leave it out."
+            )
     return source if max_side is None else reduced_source(source, max_side)
 
 

@@ -33,6 +33,8 @@ class Source:
       warnings: lines on what was found beside the pictures, such as files that are not read.
       tagged: whether an image's labels were given by hand, bool per id, so that they can be
         compared with its mask; None where they are not to be.
+      negative: whether an image is known to show none of the classes, bool per id; None where that
+        is known of no image.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Source:
     max_side: int | None = None
     warnings: tuple = ()
     tagged: tuple | None = None
+    negative: tuple | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -89,6 +92,11 @@ class Source:
         example["labels"] = tf.gather(tf.constant(self.labels), index)
         return example
 
+    def unlabelled(self):
+        """Return bool [n]: the images of which nothing is known, neither classes nor their lack."""
+        known = self.labels.any(axis=1)
+        return ~known if self.negative is None else ~(known | np.asarray(self.negative, bool))
+
     def without_masks(self):
         """Return the same split, reading no masks: what weakly supervised training sees."""
 
@@ -115,6 +123,7 @@ class Source:
             paths=of(self.paths),
             mask_paths=of(self.mask_paths),
             tagged=of(self.tagged),
+            negative=of(self.negative),
         )
 
 
@@ -129,6 +138,7 @@ def file_source(
     mask_values=None,
     warnings=(),
     tagged=None,
+    negative=None,
 ):
     """Return a `Source` that reads image and mask files inside the graph.
 
@@ -138,7 +148,7 @@ def file_source(
       mask_paths: n paths of palette or grey PNGs, "" where an image has none; None for no masks.
       mask_values: uint8 [256], the class (or 255) that each value in the files stands for; None
         where the files hold classes.
-      warnings, tagged: as in `Source`.
+      warnings, tagged, negative: as in `Source`.
     """
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
@@ -174,6 +184,7 @@ def file_source(
         mask_paths=mask_paths,
         warnings=tuple(warnings),
         tagged=None if tagged is None else tuple(tagged),
+        negative=None if negative is None else tuple(negative),
     )
 
 

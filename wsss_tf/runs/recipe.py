@@ -60,8 +60,8 @@ class Recipe:
         [h, w, K], image uint8 [h, w, 3]) to probabilities [h, w, K], such as a CRF, that inference
         applies to each picture; None for none.
       deterministic: bitwise repeatable runs (`tf.config.experimental.enable_op_determinism`).
-      require_labels: an image of the training split without any label is a bad one; False takes it
-        as a picture of background only.
+      require_labels: an image of the training split without any label, that is not known to show
+        none of the classes either, is a bad one; False takes it as a picture of background only.
       skip_bad_images: leave unreadable images out (and count them) instead of stopping.
     """
 
