@@ -130,7 +130,7 @@ def test_export_gives_the_same_labels_without_the_package(run_dir, tmp_path):
     assert f"SavedModel: {tmp_path / 'models/1'}" in out
     record = json.loads((tmp_path / "models/1/assets.extra/export.json").read_text())
     assert record["scales"] == [0.5, 1]
-    assert record["max_side"] == 45
+    assert (record["max_side"], record["max_pixels"]) == (45, 2**25)
     assert record["background_threshold"] == 0.3
     assert record["cam_output"] == "cam_rv"
     warmup = tmp_path / "models/1/assets.extra/tf_serving_warmup_requests"

@@ -1,5 +1,6 @@
 """Large pictures at a limited size: what is small stays as it is, what is large comes back."""
 
+import dataclasses
 import io
 
 import keras
@@ -220,6 +221,24 @@ def test_bar_counts_pixels_on_a_terminal_only(source, monkeypatch, terminal):
     text = stream.getvalue()
     assert ("CAMs of all" in text) == terminal
     assert ("/12.6k" in text and "px/s" in text) == terminal
+
+
+def test_the_time_it_takes_is_said_once_the_rate_is_known(source, monkeypatch, capsys):
+    clock = iter([100, 110, 120, 130])  # 20 s for two pictures behind the first; nine are left
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    drawn = dataclasses.replace(source, paths=None)
+    with picture_batches.progress(drawn, [*range(12)], "CAMs") as done:
+        for position in range(4):
+            done(position)
+    assert capsys.readouterr().out == "CAMs of all: about 2 minutes to go.\n"
+
+
+def test_large_pictures_are_warned_of(source, monkeypatch, capsys):
+    monkeypatch.setattr(picture_batches, "_LARGE", 2000)
+    with picture_batches.progress(source, [0, 1, 2], "CAMs"):
+        assert "2 pictures of up to 0 megapixels" in capsys.readouterr().err
+    with picture_batches.progress(source, [0, 1, 2], "CAMs", max_side=40):
+        assert capsys.readouterr().err == ""
 
 
 def test_limit_of_a_recipe():

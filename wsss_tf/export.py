@@ -52,12 +52,19 @@ _MAX_SIDE = flags.DEFINE_integer(
     0,
 )
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", 2**24, "Larger pictures are refused, before they take the server's memory.", 1
+    "max_pixels",
+    None,
+    "Larger pictures are refused, before they take the server's memory and minutes. Default: 2^25 "
+    "where the network sees them at a limited side, else 2^22.",
+    1,
 )
 _WARMUP_SIZES = flags.DEFINE_list(
     "warmup_sizes", ["256x256", "384x512"], "Pictures (HEIGHTxWIDTH) that a server starts with."
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which network to use.")
+
+# 33 megapixels, decoded and enlarged again in seconds; 4 through a small network.
+_MOST_PIXELS_LIMITED, _MOST_PIXELS = 2**25, 2**22
 
 _CAM_FLAGS = ("cam_output", "background_threshold", "label_threshold")
 
@@ -79,8 +86,10 @@ def main():
     make = _mask_model if recipe.predicts_masks else _cam_model
     limit = recipe.side_limit(_MAX_SIDE.value)
     save, options = make(recipe, net, scales, limit, run)
+    most = _MAX_PIXELS.value or (_MOST_PIXELS_LIMITED if limit else _MOST_PIXELS)
+    options["max_pixels"] = most
     with new_version(_OUTPUT.value, _VERSION.value) as version:
-        save(version.path, class_names, _MAX_PIXELS.value)
+        save(version.path, class_names, most)
         _write_warmup(version.path, sizes)
         _write_options(version.path, options)
     print(f"SavedModel: {version.published}")
@@ -192,7 +201,6 @@ def _write_options(path, options):
         "run_dir": str(pathlib.Path(_RUN_DIR.value).resolve()),
         "checkpoint": _CHECKPOINT.value,
         **options,
-        "max_pixels": _MAX_PIXELS.value,
         "wsss_tf": wsss_tf.__version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

@@ -4,16 +4,21 @@ TensorFlow is imported where it reads them, in a graph.
 """
 
 import contextlib
-import sys
+import time
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from wsss_tf.errors import warn
 from wsss_tf.files.cam_record import PictureFiles
 from wsss_tf.files.pictures import limit_side
 
+# Above so many pixels, at full size, a picture takes minutes.
+_LARGE = 2**22
+# Seconds after which a rate is known.
+_WATCHED = 15
 # Of pictures run together: small ones share a batch, a large one is alone.
 _MAX_PIXELS = 2**20
 
@@ -85,10 +90,12 @@ def _from_graph(source, positions, max_side, ahead):
 
 @contextlib.contextmanager
 def progress(source, positions, what, max_side=None):
-    """Show a progress bar on a terminal; yield a function to call with each finished position.
+    """Show how far it has come; yield a function to call with each finished position.
 
-    The bar counts pixels, after `max_side`, since a large picture takes longer than a small one; of
-    pictures that are in no files it counts pictures.
+    On a terminal that is a bar. It counts pixels, after `max_side`, since a large picture takes
+    longer than a small one; of pictures that are in no files it counts pictures. Elsewhere it is
+    one line, once the rate is known, if there are minutes to go. Of pictures that are so large that
+    each takes minutes there is a warning before the first.
 
     Args:
       source: `data.source.Source`.
@@ -97,14 +104,54 @@ def progress(source, positions, what, max_side=None):
       max_side: as in `batches_of_equal_size`.
     """
     work, unit = dict.fromkeys(positions, 1), {"unit": "image"}
-    if sys.stderr.isatty():
-        pixels = pixels_of(source, positions, max_side)
-        if pixels is not None:
-            work, unit = pixels, {"unit": "px", "unit_scale": True}
-    with tqdm(
-        total=sum(work.values()), desc=f"{what} of {source.split}", disable=None, **unit
-    ) as bar:
-        yield lambda position: bar.update(work[position])
+    pixels = pixels_of(source, positions, max_side)
+    if pixels is not None:
+        work, unit = pixels, {"unit": "px", "unit_scale": True}
+        if max_side is None and (large := sum(n > _LARGE for n in pixels.values())):
+            warn(
+                f"{large} pictures of up to {max(pixels.values()) / 1e6:.0f} megapixels, which can "
+                "take minutes and gigabytes each; --max_side=1024 has the network see them smaller."
+            )
+    title, total = f"{what} of {source.split}", sum(work.values())
+    bar = tqdm(total=total, desc=title, disable=None, **unit)
+    forecast = _Forecast(title, total) if bar.disable else None
+    with bar:
+
+        def done(position):
+            bar.update(work[position])
+            if forecast is not None:
+                forecast.update(work[position])
+
+        yield done
+
+
+class _Forecast:
+    """Says once how long the rest will take, by the rate behind the first picture.
+
+    (The first is slow: graphs are made for it.)
+    """
+
+    def __init__(self, title, total):
+        self.title = title
+        self.rest = total
+        self.done = 0
+        self.started = None
+        self.said = False
+
+    def update(self, amount):
+        """Count a finished part of the work."""
+        self.rest -= amount
+        if self.started is None:
+            self.started = time.monotonic()
+            return
+        self.done += amount
+        seconds = time.monotonic() - self.started
+        if seconds < _WATCHED or self.said:
+            return
+        self.said = True
+        minutes = seconds / self.done * self.rest / 60
+        if minutes >= 1:
+            print(f"{self.title}: about {minutes:.0f} minutes to go.", flush=True)
 
 
 def pixels_of(source, positions, max_side=None):
