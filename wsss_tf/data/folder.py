@@ -119,7 +119,9 @@ def training_folder(root):
     if not (path / LABEL_FILE).is_file() and not (path / MASK_FOLDER).is_dir():
         raise UserError(
             f"--data={root}: no {LABEL_FILE} in it, which says what each picture shows: a first "
-            "line image,labels and then lines such as 0001.jpg,cat dog."
+            "line image,labels and then lines such as 0001.jpg,cat dog. python -m wsss_tf.labels "
+            "makes it from COCO, VOC XML, LabelMe, CVAT, Label Studio, YOLO, tables or a folder a "
+            "class."
         )
     return str(path)
 
