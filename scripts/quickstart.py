@@ -34,6 +34,7 @@ STAGES = {
     "baseline_cams": ("its class activation maps", 0.4),
     "cam": ("train SEAM on image labels", 2.6),
     "cams": ("its class activation maps", 0.7),
+    "calibrate": ("choose the score above which a pixel is an object, by colours", 0.0),
     "crf": ("dense CRF on SEAM's maps: where they are sure", 0.1),
     "affinity": ("train AffinityNet on that", 0.5),
     "walk": ("random walk by its affinities: masks", 0.2),

@@ -14,7 +14,6 @@ from wsss_tf.pipelines.context import Description, Planned
 from wsss_tf.pipelines.records import Stage
 from wsss_tf.pipelines.settings import _MOVED, Pipeline, load_pipeline
 from wsss_tf.pipelines.stages import cams, crf, label_scores, predict, train
-from wsss_tf.runs import recipe as recipe_lib
 
 TINY = ["tests/data/tiny_pipeline.gin"]
 TINY_SEC = ["tests/data/tiny_sec_pipeline.gin"]
@@ -329,15 +328,13 @@ def test_pipelines_say_powers_or_thresholds():
     load_pipeline(["gin/pipelines/seam.gin"], [])
     assert query("crf_stage.powers") == (4, 24)
     assert query("walk_stage.background_power") == 6
-    photos = load_pipeline(["gin/pipelines/photos.gin"], [])
+    load_pipeline(["gin/pipelines/photos.gin"], [])
     assert query("crf_stage.powers") is None
     assert query("walk_stage.background_power") is None
-    low, high = query("crf_stage.thresholds")
-    walk = query("walk_stage.threshold")
-    recipe = recipe_lib.load(photos.stages[0].recipe)
-    assert low < recipe.background_threshold < high
+    low, high = query("crf_stage.odds")
+    assert low < 1 < high
     # The walk carries classes into the background beside them.
-    assert recipe.background_threshold <= walk < 1
+    assert query("walk_stage.odds") > 1
 
 
 # === Lists of one's own ===

@@ -87,7 +87,9 @@ def script():
 
 def test_the_baseline_differs_from_seam_in_method_only(script, tmp_path):
     plan = script.make_scenes_plan(tmp_path)
-    assert [stage.name for stage in plan.stages] == list(script.STAGES)
+    # Only photographs' thresholds are chosen.
+    own = [name for name in script.STAGES if name != "calibrate"]
+    assert [stage.name for stage in plan.stages] == own
     baseline, seam = plan.trained["baseline"], plan.trained["cam"]
     assert (baseline.files[0], seam.files[0]) == ("gin/cam.gin", "gin/seam.gin")
     assert baseline.files[1:] == seam.files[1:]
