@@ -81,7 +81,7 @@ def dilated_conv(x, kernel, padding, dilation):
     At dilation 12 most of that is padding: on a CPU value and gradients of a 13 x 13 map take nine
     times as long as by TensorFlow's own dilated convolution, of a 41 x 41 map twice; at dilations 2
     and 4 of a 56 x 56 map as long. The latter's gradient is oneDNN's alone (`command.py` switches
-    it on).
+    it on), which has it in half precision on some CPUs only.
 
     Args:
       x: [B, H, W, D].
@@ -92,7 +92,8 @@ def dilated_conv(x, kernel, padding, dilation):
     Returns:
       [B, H', W', F] of x's dtype, as `keras.ops.conv` gives.
     """
-    if keras.backend.backend() == "tensorflow" and _tensorflow_has_dilated_gradient():
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if keras.backend.backend() == "tensorflow" and _tensorflow_has_dilated_gradient(dtype):
         import tensorflow as tf
 
         return tf.nn.conv2d(x, kernel, 1, padding.upper(), dilations=dilation)
@@ -100,15 +101,15 @@ def dilated_conv(x, kernel, padding, dilation):
 
 
 @functools.cache
-def _tensorflow_has_dilated_gradient():
+def _tensorflow_has_dilated_gradient(dtype):
     import tensorflow as tf
 
     with tf.init_scope(), tf.device("CPU"):
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=[1, 5, 5, 16],
-                filter=tf.ones([3, 3, 16, 16]),
-                out_backprop=tf.ones([1, 5, 5, 16]),
+                filter=tf.ones([3, 3, 16, 16], dtype),
+                out_backprop=tf.ones([1, 5, 5, 16], dtype),
                 strides=[1, 1, 1, 1],
                 padding="SAME",
                 dilations=[1, 2, 2, 1],
