@@ -10,7 +10,7 @@ from wsss_tf.evaluation.confusion import (
     pixel_accuracy,
     true_positives,
 )
-from wsss_tf.evaluation.metrics import format_table, mask_metrics
+from wsss_tf.evaluation.metrics import describe, format_table, mask_metrics
 
 # Class 0: 3 right, 1 given to class 1. Class 1: 2 right, 1 given to class 0, 1 left at 255.
 MASK = np.array([[0, 0, 0, 0, 255], [1, 1, 1, 1, 255]], np.uint8)
@@ -120,6 +120,8 @@ def test_metrics_and_table():
         "absent_classes": ["dog"],
         "absent_as_zero": False,
         "ignored_pixels": 2,
+        "known_pixels": 8,
+        "true_classes": ["background", "cat"],
     }
     assert format_table(metrics).splitlines() == [
         "class             IoU %",
@@ -134,6 +136,21 @@ def test_metrics_and_table():
         "1 images, split 'val'.",
         "3 unreadable images left out.",
         "In neither masks nor predictions, so they are left out of the mean: dog.",
+        "Ignored, as their mask is 255: 20.0 % of the pixels.",
+    ]
+
+
+def test_masks_of_background_and_255_are_spoken_of():
+    """Where 255 is meant as the class, everything predicted as background scores 100."""
+    confusion = Confusion(2)
+    mask = np.array([[0, 255, 255, 0]], np.uint8)
+    confusion.update(mask, np.zeros_like(mask))
+    metrics = mask_metrics(confusion.matrix, ["background", "cat"], num_images=1, ignored_pixels=2)
+    assert metrics["miou"] == 1
+    assert describe(metrics)[-2:] == [
+        "Ignored, as their mask is 255: 50.0 % of the pixels.",
+        "Beside 255 the masks hold background only: if 255 is meant as a class, write its number "
+        "for it.",
     ]
 
 

@@ -30,7 +30,8 @@ def mask_metrics(
     Returns:
       dict: `split`, `num_images`, `skipped_images`, `miou`, `pixel_accuracy` (both 0..1), `iou`
       (class name to value; None for an absent class that is left out), `absent_classes`,
-      `absent_as_zero`, `ignored_pixels`.
+      `absent_as_zero`, `ignored_pixels`, `known_pixels` (the others), `true_classes` (names that
+      the masks show).
 
     Raises:
       ValueError: the names are not K distinct ones, or there is no pixel to score.
@@ -53,6 +54,8 @@ def mask_metrics(
         "absent_classes": [name for name, gone in zip(class_names, absent) if gone],
         "absent_as_zero": bool(absent_as_zero),
         "ignored_pixels": int(ignored_pixels),
+        "known_pixels": int(matrix.sum()),
+        "true_classes": [name for name, row in zip(class_names, matrix) if row.any()],
     }
 
 
@@ -145,7 +148,7 @@ def format_table(metrics):
 
 
 def describe(metrics):
-    """Return sentences that say what was measured: split, images, threshold, absences."""
+    """Return sentences that say what was measured: split, images, threshold, what is missing."""
     split = f"split {metrics['split']!r}" if metrics["split"] else "no split named"
     sentences = [f"{metrics['num_images']} images, {split}."]
     if metrics["skipped_images"]:
@@ -163,4 +166,13 @@ def describe(metrics):
         how = "count as 0 in" if metrics["absent_as_zero"] else "are left out of"
         names = ", ".join(metrics["absent_classes"])
         sentences.append(f"In neither masks nor predictions, so they {how} the mean: {names}.")
+    if metrics["ignored_pixels"]:
+        share = metrics["ignored_pixels"] / (metrics["ignored_pixels"] + metrics["known_pixels"])
+        sentences.append(f"Ignored, as their mask is 255: {100 * share:.1f} % of the pixels.")
+        if len(metrics["true_classes"]) == 1 < len(metrics["iou"]):
+            [name] = metrics["true_classes"]
+            sentences.append(
+                f"Beside 255 the masks hold {name} only: if 255 is meant as a class, write its "
+                "number for it."
+            )
     return sentences
