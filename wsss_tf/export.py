@@ -81,7 +81,7 @@ def main():
 
     run = RunFolder(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run)
-    net = recipe_lib.load_network(run, _CHECKPOINT.value)
+    net = recipe_lib.load_network(run, _CHECKPOINT.value, for_inference=True)
     class_names = run.read_class_names()
     make = _mask_model if recipe.predicts_masks else _cam_model
     limit = recipe.side_limit(_MAX_SIDE.value)

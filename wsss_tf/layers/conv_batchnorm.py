@@ -19,6 +19,7 @@ class ConvBatchNorm(keras.layers.Layer):
       kernel_size: odd; the output has the size of the input, zeros around it.
       activation: name of a Keras activation, None for none.
       synchronized_batchnorm: batch statistics over all replicas.
+      folded: for inference alone: a bias in place of BatchNorm, see `models.folding`.
 
     Call: [B, h, w, any] to [B, h, w, D].
 
@@ -26,30 +27,41 @@ class ConvBatchNorm(keras.layers.Layer):
     """
 
     def __init__(
-        self, filters, kernel_size, activation="relu", synchronized_batchnorm=True, **kwargs
+        self,
+        filters,
+        kernel_size,
+        activation="relu",
+        synchronized_batchnorm=True,
+        folded=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
         self.activation = activation
         self.synchronized_batchnorm = synchronized_batchnorm
+        self.folded = folded
 
     def build(self, input_shape):
         self.conv = keras.layers.Conv2D(
             self.filters,
             self.kernel_size,
             padding="same",
-            use_bias=False,
-            kernel_initializer=kaiming_fan_out(),
+            use_bias=self.folded,
+            kernel_initializer="zeros" if self.folded else kaiming_fan_out(),
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.bn = batchnorm("bn", synchronized=self.synchronized_batchnorm, dtype=self.dtype_policy)
         self.conv.build(input_shape)
-        self.bn.build(self.compute_output_shape(input_shape))
+        if not self.folded:
+            synchronized = self.synchronized_batchnorm
+            self.bn = batchnorm("bn", synchronized=synchronized, dtype=self.dtype_policy)
+            self.bn.build(self.compute_output_shape(input_shape))
 
     def call(self, x, training=None):
-        x = self.bn(self.conv(x), training=training)
+        x = self.conv(x)
+        if not self.folded:
+            x = self.bn(x, training=training)
         return keras.activations.get(self.activation)(x)
 
     def compute_output_shape(self, input_shape):
@@ -62,4 +74,5 @@ class ConvBatchNorm(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "activation": self.activation,
             "synchronized_batchnorm": self.synchronized_batchnorm,
+            "folded": self.folded,
         }

@@ -82,7 +82,7 @@ def load(run_dir, checkpoint, maps, affinity_run):
     import wsss_tf.command  # noqa: F401
     from wsss_tf.runs import recipe as recipe_lib
 
-    net = recipe_lib.load_network(run_dir, checkpoint)
+    net = recipe_lib.load_network(run_dir, checkpoint, for_inference=True)
     affinity = None if affinity_run is None else infer_walk.load_affinity(affinity_run)
     return infer_cams.make_maps(net, **maps), affinity
 

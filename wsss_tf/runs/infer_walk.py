@@ -38,7 +38,7 @@ def load_affinity(run_dir):
     from wsss_tf.inference.random_walk import PictureAffinity
     from wsss_tf.runs import recipe as recipe_lib
 
-    net = recipe_lib.load_network(run_dir)
+    net = recipe_lib.load_network(run_dir, for_inference=True)
     if "features" not in net.output:
         raise UserError(f"--affinity_run={run_dir}: is no run of gin/affinity.gin.")
     if "affinity" not in net.output:

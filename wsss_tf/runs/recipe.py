@@ -277,12 +277,13 @@ def _moved_bindings(config):
     return [".".join(key) for key in keys if len(key) == 2 and key[1] in _MOVED.get(key[0], ())]
 
 
-def load_network(run_dir, checkpoint="last"):
+def load_network(run_dir, checkpoint="last", for_inference=False):
     """Return the trained network of a run, a functional `keras.Model`.
 
     Args:
       run_dir: run folder.
       checkpoint: "last", or "best" by validation.
+      for_inference: fold BatchNorm into convolutions, as `models.folding.folded` does.
 
     Raises:
       UserError: there is none.
@@ -295,7 +296,12 @@ def load_network(run_dir, checkpoint="last"):
     path = RunFolder(run_dir).network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
-    return keras.saving.load_model(path, compile=False)
+    net = keras.saving.load_model(path, compile=False)
+    if for_inference:
+        from wsss_tf.models.folding import folded
+
+        net = folded(net)
+    return net
 
 
 def check_initial_weights(recipe):

@@ -164,7 +164,7 @@ def write_from_runs(
 
     recipe = recipe_lib.load_run(foreground_run, gin_bindings)
     runs = foreground_run, background_run
-    networks = [recipe_lib.load_network(run) for run in runs]
+    networks = [recipe_lib.load_network(run, for_inference=True) for run in runs]
     names = [RunFolder(run).read_class_names() for run in runs]
     source = recipe.source(split=split).without_masks()
     if len({*names, tuple(source.class_names)}) != 1:

@@ -26,8 +26,8 @@ class TrainedRun:
     gin_bindings: tuple = ()
 
     def network(self, checkpoint="last"):
-        """Return the network of checkpoint "last" or "best", a functional `keras.Model`."""
-        return recipe_lib.load_network(self.folder, checkpoint)
+        """Return the network of checkpoint "last" or "best", for inference alone."""
+        return recipe_lib.load_network(self.folder, checkpoint, for_inference=True)
 
     def threshold(self, background_threshold=None):
         """Return the background threshold that is asked for.
