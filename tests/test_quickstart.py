@@ -88,6 +88,11 @@ def script():
 def test_the_baseline_differs_from_seam_in_method_only(script, tmp_path):
     plan = script.make_scenes_plan(tmp_path)
     assert [stage.name for stage in plan.stages] == list(script.STAGES)
+    # Neither waits for the other.
+    assert plan.at_once == 2
+    in_turn = sum(minutes for _, minutes in script.STAGES.values())
+    aside = sum(script.STAGES[name][1] for name in ("baseline", "baseline_cams"))
+    assert script.minutes_of(plan.stages) <= in_turn - aside
     baseline, seam = plan.trained["baseline"], plan.trained["cam"]
     assert (baseline.files[0], seam.files[0]) == ("gin/cam.gin", "gin/seam.gin")
     assert baseline.files[1:] == seam.files[1:]
