@@ -6,9 +6,8 @@
 The same command again goes on where it was interrupted. --dry_run says what there is to do.
 """
 
-import dataclasses
-import functools
 import json
+import os
 import pathlib
 import time
 
@@ -53,10 +52,13 @@ def main():
     # Here, so that --help and a misspelt flag answer at once.
     from wsss_tf.pipelines.records import run_stages
 
+    if not _PHOTOS.value:
+        # The small networks gain nothing from a second thread.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     run_dir = pathlib.Path(_RUN_DIR.value)
     plan = make_photos_plan(run_dir, _PHOTOS.value) if _PHOTOS.value else make_scenes_plan(run_dir)
     print(what_is_to_come(plan.stages, with_minutes=not _PHOTOS.value), flush=True)
-    run_stages(run_dir, counted(plan.stages), _DRY_RUN.value)
+    run_stages(run_dir, plan.stages, _DRY_RUN.value, plan.at_once, announcer(plan.stages))
     if not _DRY_RUN.value:
         print("\n" + what_has_come(plan))
 
@@ -93,30 +95,35 @@ def what_is_to_come(stages, with_minutes):
     """Return the list of the stages as text, with the minutes that each takes or without."""
     head, lines = "What is to come:", []
     if with_minutes:
-        total = sum(STAGES[stage.name][1] for stage in stages)
-        head = f"What is to come, about {total:.0f} minutes on two cores:"
+        head = f"What is to come, about {minutes_of(stages):.0f} minutes on two cores:"
     for number, stage in enumerate(stages, 1):
         what, minutes = STAGES[stage.name]
         lines.append(f"{number:4}  {what}" + (f" ({minutes:.1f})" if with_minutes else ""))
     return "\n".join([head, *lines])
 
 
+def minutes_of(stages):
+    """Return the minutes of the longest chain of stages of which each comes after the last."""
+    ends = {}
+    for stage in stages:
+        begins = max((ends[name] for name in stage.after), default=0)
+        ends[stage.name] = begins + STAGES[stage.name][1]
+    return max(ends.values())
+
+
 # === Meanwhile ===
 
 
-def counted(stages):
-    """Return the stages; each says first which of how many it is."""
-    started = time.monotonic()
+def announcer(stages):
+    """Return a function that says of a stage that begins which of how many it is."""
+    started, numbers = time.monotonic(), {stage.name: i for i, stage in enumerate(stages, 1)}
 
-    def say(number, name):
+    def say(stage):
         minutes = (time.monotonic() - started) / 60
-        what = STAGES[name][0]
+        number, what = numbers[stage.name], STAGES[stage.name][0]
         print(f"{number} of {len(stages)}: {what} ({minutes:.1f} minutes so far)", flush=True)
 
-    return [
-        dataclasses.replace(stage, steps=(functools.partial(say, number, stage.name), *stage.steps))
-        for number, stage in enumerate(stages, 1)
-    ]
+    return say
 
 
 # === After ===

@@ -200,6 +200,7 @@ def test_killed_crf_stage_goes_on(folder, tmp_path):
     check_maps(tmp_path, 24)
 
 
+@pytest.mark.large
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_killed_refine_goes_on_without_tensorflow(tmp_path):
     stub = tmp_path / "stub/tensorflow"
@@ -228,14 +229,14 @@ def cams_of_files(folder):
     turned = Image.Exif()
     turned[0x0112] = 6
     for i in range(24):
-        picture = Image.fromarray(rng.integers(0, 255, (128, 160, 3), dtype=np.uint8))
+        picture = Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8))
         if i % 3 == 0:
             picture.save(folder / f"in/{i:02}.jpg", exif=turned)
         else:
             picture.convert("P" if i % 3 == 1 else "L").save(folder / f"in/{i:02}.png")
     source = pictures_source(folder / "in", ("background", "x", "y"))
     for i in range(24):
-        size = (160, 128) if i % 3 == 0 else (128, 160)
+        size = (96, 80) if i % 3 == 0 else (80, 96)
         run_folder.save_cams(folder / "run/cams", f"{i:02}", [1, 2], rng.random((2, *size)))
     save_record(folder / "run", make_record(source, folder, (), 0.4, None))
     return source

@@ -5,6 +5,7 @@ import io
 import re
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from as_user import ROOT, ok
 from PIL import Image
@@ -15,6 +16,7 @@ from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.runs.training_run import train
 
 
+@pytest.mark.large
 def test_prior_in_tensorboard_and_report(tmp_path):
     recipe = recipe_lib.load(["gin/cpnet_ade20k.gin", str(ROOT / "tests/data/tiny_attention.gin")])
     train(recipe, tmp_path)

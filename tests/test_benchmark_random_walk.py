@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 from as_user import run_script
 
 
+@pytest.mark.large
 def test_prints_times_and_memory():
     result = run_script("benchmark_random_walk", "--height=97", "--width=130", "--repeats=1")
     assert result.returncode == 0, result.stderr

@@ -167,6 +167,18 @@ def test_several_commands_at_once(server, script):
     waiting.send_signal(signal.SIGKILL)  # nobody
 
 
+def test_lines_that_are_not_to_be_held_back_are_seen_at_once(server, script):
+    read_end, write_end = os.pipe()
+    path = script("import time; print('now'); time.sleep(600)")
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
+    command = server.start([path], env=environment, stdout=write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        assert pipe.readline() == b"now\n"
+    command.send_signal(signal.SIGKILL)
+    assert command.wait(timeout=60) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals(server, script, number):
     read_end, write_end = os.pipe()

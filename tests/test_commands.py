@@ -46,7 +46,7 @@ def test_training_again_changes_nothing(run_dir):
 
 
 def test_infer_then_evaluate(run_dir):
-    out = ok("infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1", fresh=True)
+    out = ok("infer", f"--run_dir={run_dir}", "--split=val", "--scales=0.5,1")
     assert "6 written, 0 kept" in out
     class_ids, cams = run_folder.load_cams(run_dir / "cams", "shapes_val_00000")
     assert cams.shape == (len(class_ids), 48, 48)
@@ -76,6 +76,17 @@ def test_infer_then_evaluate(run_dir):
     assert sum(caption.startswith("CAM: ") for caption in captions) == 6
     assert all(image_id in page for image_id in source.ids)
     assert "report.html" in out
+
+
+@pytest.mark.large
+def test_infer_and_evaluate_import_what_they_need(run_dir, tmp_path):
+    """The server of the other tests' commands has imported some of it for them."""
+    out = ok("infer", f"--run_dir={run_dir}", "--split=val", f"--output={tmp_path}", fresh=True)
+    assert "6 written, 0 kept" in out
+    shutil.copytree(run_dir, tmp_path / "run")
+    shutil.copytree(tmp_path / "cams", tmp_path / "run/cams", dirs_exist_ok=True)
+    ok("evaluate", f"--run_dir={tmp_path / 'run'}", "--split=val", fresh=True)
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["num_images"] == 6
 
 
 def test_infer_by_grad_cam(run_dir, tmp_path):
@@ -182,6 +193,7 @@ def test_export_takes_the_background_threshold_that_is_known(run_dir, tmp_path):
     metrics.unlink() if held is None else metrics.write_text(held)
 
 
+@pytest.mark.large
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     # Ten epochs of three steps, dropout on; killed while it works on a later epoch.
     arguments = (

@@ -106,6 +106,7 @@ def test_infer_on_a_folder_and_the_recipes_postprocess(run_dir, tmp_path):
         np.testing.assert_array_equal(masks[0], (masks[1] + 1) % 5)
 
 
+@pytest.mark.large
 def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
     """What a SavedModel answers in detail is in test_serving_saved_model.py."""
     import tensorflow as tf
@@ -128,6 +129,9 @@ def test_export_gives_the_masks_of_infer(run_dir, tmp_path):
     for name, mask in zip("ab", out["mask_bytes"]):
         expected = images.load_mask(tmp_path / f"out/predictions/{name}.png")
         np.testing.assert_array_equal(images.decode_mask(mask), expected)
+
+
+def test_export_refuses_flags_of_cams(run_dir, tmp_path):
     for flag, *words in (
         ("--background_threshold=0.3", "--background_threshold", "predicts masks"),
         ("--crf", "--crf", "no dense CRF"),  # the recipe's postprocess is another one
@@ -166,6 +170,7 @@ def test_export_with_the_crf_gives_the_masks_of_infer(run_dir, tmp_path):
     assert b"SparseTensorDenseMatMul" in (tmp_path / "models/1/saved_model.pb").read_bytes()
 
 
+@pytest.mark.large
 def test_trains_on_pseudo_labels_and_validates_on_masks(run_dir, tmp_path):
     # The first run's predictions are the second one's pseudo labels.
     labels = tmp_path / "first"

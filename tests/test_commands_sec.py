@@ -40,10 +40,16 @@ def cues(classifiers):
         f"--background_run={classifiers / 'background'}",
         f"--output={classifiers / 'cues'}",
         "--npz",
-        fresh=True,
     )
     assert "12 written, 0 kept" in out
     return classifiers / "cues"
+
+
+@pytest.mark.large
+def test_cues_imports_what_it_needs(classifiers, tmp_path):
+    """The server of the other tests' commands has imported some of it for them."""
+    runs = [f"--{name}_run={classifiers / name}" for name in ("foreground", "background")]
+    assert "12 written, 0 kept" in ok("cues", *runs, f"--output={tmp_path / 'cues'}", fresh=True)
 
 
 def test_cues_of_the_classifiers(cues):

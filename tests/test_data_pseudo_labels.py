@@ -65,7 +65,7 @@ def test_masks_are_the_files_and_the_rest_is_the_base(base, folder):
     ("label", "words"),
     [
         (np.full((16, 15), 1), "16 x 15, the image 16 x 16"),
-        (np.full(SIZE, 9), "value 9"),
+        pytest.param(np.full(SIZE, 9), "value 9", marks=pytest.mark.large),
         (None, "its mask cannot be decoded"),
     ],
     ids=["size", "value", "broken"],

@@ -167,7 +167,7 @@ def run_dir(tmp_path):
 
 
 def test_run_is_scored(run_dir):
-    result = _evaluate("--run_dir=run", cwd=run_dir.parent, fresh=True)
+    result = _evaluate("--run_dir=run", cwd=run_dir.parent)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert (metrics["miou"], metrics["pixel_accuracy"], metrics["split"]) == (1, 1, "val")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.utils import file_utils
+from parameters import few_of
 from test_backbones_vgg16_largefov import small_vgg16
 
 from wsss_tf import ops
@@ -98,7 +99,7 @@ KERAS = {
 }
 
 
-@pytest.mark.parametrize("backbone_name", KERAS)
+@pytest.mark.parametrize("backbone_name", few_of(KERAS, "resnet50_keras"))
 def test_a_picture_has_the_features_that_it_has_in_keras(backbone_name, tmp_path, monkeypatch):
     name, ours, ends, preprocess = KERAS[backbone_name]
     build = getattr(keras.applications, name)

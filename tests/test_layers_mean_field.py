@@ -171,6 +171,7 @@ def test_gradient_agrees_with_finite_differences():
             close(np.sum(gradient * direction), slope, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.large
 def test_compiles_and_takes_sizes_known_only_in_the_graph():
     logits, image = example()
     expected = mean_field(logits, image, iterations=2)

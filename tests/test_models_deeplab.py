@@ -120,7 +120,7 @@ def batch():
     }
 
 
-def test_outputs_and_names(batch, tmp_path):
+def test_outputs_and_names(batch):
     net = network()
     outputs = net(batch["image"])
     assert outputs["logits_low"].shape == (2, 5, 6, 5)
@@ -128,6 +128,12 @@ def test_outputs_and_names(batch, tmp_path):
     assert outputs["logits"].dtype == "float32"
     names = {v.path.split("/")[0] for v in net.trainable_variables}
     assert {"conv1a", "b2_conv_branch2a", *NEW_LAYERS} <= names  # nothing is frozen
+
+
+@pytest.mark.large
+def test_saved_network_reloads(batch, tmp_path):
+    net = network()
+    outputs = net(batch["image"])
     net.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras", compile=False)
     np.testing.assert_allclose(loaded(batch["image"])["logits"], outputs["logits"], atol=1e-5)

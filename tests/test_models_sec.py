@@ -136,8 +136,11 @@ OTHERS = {
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    # EfficientNet has hundreds of layers: once will do.
-    [*itertools.product(NETWORKS, ("stride 16", "stride 8")), ("sec", "efficientnet")],
+    [
+        *itertools.product(NETWORKS, ("stride 16", "stride 8")),
+        # It has hundreds of layers: once will do.
+        pytest.param("sec", "efficientnet", marks=pytest.mark.large),
+    ],
 )
 def test_any_backbone_gives_the_same_outputs(name, other, tmp_path):
     backbone, side, channels, backbone_name = OTHERS[other]

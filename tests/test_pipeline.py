@@ -171,6 +171,12 @@ def test_a_changed_binding_redoes_what_depends_on_it(finished):
     redone = ["walk", "segmentation", "segmentation_scores", "export", "label_scores", "report"]
     assert [name for name, what in said.items() if what != "up to date."] == redone
     assert said["walk"] == "to do, made again: flags: now --walk_steps=5."
+
+
+@pytest.mark.large
+def test_a_changed_binding_leaves_what_does_not_depend_on_it(finished):
+    run_dir = finished[0]
+    other = "--gin_bindings=walk_stage.steps=5"
     kept = [run_dir / name for name in ("affinity/checkpoints/last.keras", "results.json")]
     kept += [run_dir / f"stages/{name}.json" for name in ("affinity", "segmentation")]
     before = [path.stat().st_mtime_ns for path in kept]
@@ -221,6 +227,7 @@ def test_sec_is_one_command_that_goes_on_after_a_kill(tmp_path):
     assert _stages(again) == dict.fromkeys(SEC_STAGES, "up to date.")
 
 
+@pytest.mark.large
 def test_a_user_error_in_a_stage_ends_in_one_line(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(4):

@@ -253,6 +253,7 @@ def test_without_a_validation_split_nothing_is_predicted():
         ("export.export_stage.scales=(0.5, 1)", ["export"]),
         ("report_stage.images=2", ["report"]),
         ("crf_stage.processes=1", []),
+        ("Pipeline.at_once=2", []),
         (
             "shapes_source.num_val=5",
             ["cam", "affinity", "segmentation", "segmentation_scores"],
@@ -418,6 +419,7 @@ def test_a_network_that_starts_from_an_earlier_one_needs_no_other_weights():
         ),
         (TINY, ["cam/Recipe.background_threshold=1"], "background_threshold = 1; give one between"),
         (TINY, ["walk_stage.steps=2.5"], "walk_stage.steps = 2.5; give a whole number"),
+        (TINY, ["Pipeline.at_once=0"], "Pipeline.at_once = 0; give a whole number, 1 or"),
         (TINY, ["crf_stage.processes=0"], "crf_stage.processes = 0; give a whole number, 1 or"),
         (TINY, ["Recipe.batchsize=1"], "batchsize"),
         (TINY, ["segmentation/Recipe.batchsize=1"], "batchsize"),

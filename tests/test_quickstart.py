@@ -90,6 +90,11 @@ def test_the_baseline_differs_from_seam_in_method_only(script, tmp_path):
     # Only photographs' thresholds are chosen.
     own = [name for name in script.STAGES if name != "calibrate"]
     assert [stage.name for stage in plan.stages] == own
+    # Neither waits for the other.
+    assert plan.at_once == 2
+    in_turn = sum(minutes for _, minutes in script.STAGES.values())
+    aside = sum(script.STAGES[name][1] for name in ("baseline", "baseline_cams"))
+    assert script.minutes_of(plan.stages) <= in_turn - aside
     baseline, seam = plan.trained["baseline"], plan.trained["cam"]
     assert (baseline.files[0], seam.files[0]) == ("gin/cam.gin", "gin/seam.gin")
     assert baseline.files[1:] == seam.files[1:]
@@ -144,18 +149,21 @@ def test_photos_of_ones_own(script, tmp_path):
 def test_what_is_to_come_is_said_at_the_start_and_with_each_stage(script, tmp_path, capsys):
     done = []
     stages = [
-        Stage(name, (functools.partial(done.append, name),), {}, (), "stages")
-        for name in ("cam", "crf", "report")
+        Stage(name, (functools.partial(done.append, name),), {}, (), "stages", after)
+        for name, after in [("baseline", ()), ("cam", ()), ("report", ("baseline", "cam"))]
     ]
+    # The two trainings are side by side.
+    minutes = script.STAGES["cam"][1] + script.STAGES["report"][1]
+    assert script.minutes_of(stages) == pytest.approx(minutes)
     lines = script.what_is_to_come(stages, with_minutes=True).splitlines()
     assert "minutes on two cores" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
-    run_stages(tmp_path, script.counted(stages))
-    assert done == ["cam", "crf", "report"]
+    run_stages(tmp_path, stages, begins=script.announcer(stages))
+    assert done == ["baseline", "cam", "report"]
     said = [line for line in capsys.readouterr().out.splitlines() if " of 3: " in line]
     what = [script.STAGES[name][0] for name in done]
     minutes = "(0.0 minutes so far)"
     assert said == [f"{i} of 3: {text} {minutes}" for i, text in enumerate(what, 1)]
     # The next time they are known for what they are.
-    run_stages(tmp_path, script.counted(stages))
+    run_stages(tmp_path, stages, begins=script.announcer(stages))
     assert len(done) == 3

@@ -167,6 +167,7 @@ def test_bad_bytes_are_refused_and_change_nothing(masks):
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.large
 @pytest.mark.skipif(shutil.which("cc") is None, reason="skipped: no C compiler")
 def test_a_c_program_makes_the_same_masks(masks, cams, refined, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts/serve")

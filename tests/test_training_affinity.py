@@ -71,6 +71,7 @@ def test_terms_are_those_of_the_formula():
         )
 
 
+@pytest.mark.large
 def test_overfits_four_images():
     keras.utils.set_random_seed(0)
     network, batch = tiny_network(), tiny_batch()
@@ -110,6 +111,7 @@ def test_labels_of_another_size_are_refused():
         step.loss_terms(batch)
 
 
+@pytest.mark.large
 def test_two_replicas_equal_one():
     batch = tiny_batch()
     batch["affinity_labels"][0] = 255  # the replicas count different numbers of pairs

@@ -171,6 +171,7 @@ def test_overfits_four_images(batch, network, step, names):
     assert (prediction == batch["mask"])[valid].mean() > 0.9
 
 
+@pytest.mark.large
 @each_method
 def test_two_replicas_equal_one(batch, network, step, names):
     # CPNet's with hard pixels, of which the replicas have different numbers.

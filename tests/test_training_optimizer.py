@@ -174,9 +174,15 @@ def test_groups_of_the_seam_network(options, expected):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: poly_sgd(5, ["new"], learning_rate=0.1, momentum=0.9, weight_decay=0.01),
+        pytest.param(
+            lambda: poly_sgd(5, ["new"], learning_rate=0.1, momentum=0.9, weight_decay=0.01),
+            marks=pytest.mark.large,
+        ),
         lambda: poly_adam(5, ["new"], weight_decay=0.01, new_layer_multiplier=3, warmup_steps=2),
-        lambda: step_sgd(5, ["new"], learning_rate=0.1, steps_per_drop=2),
+        pytest.param(
+            lambda: step_sgd(5, ["new"], learning_rate=0.1, steps_per_drop=2),
+            marks=pytest.mark.large,
+        ),
     ],
     ids=["poly_sgd", "poly_adam", "step_sgd"],
 )

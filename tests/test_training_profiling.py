@@ -1,6 +1,7 @@
 """A profile of some steps, as TensorBoard's profile page reads it."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tiny_network import tiny_network
 
@@ -39,6 +40,7 @@ def batches(first_step, input_context=None):
     return tf.data.Dataset.from_tensors(batch).repeat()
 
 
+@pytest.mark.large
 def test_the_steps_asked_for_are_recorded_over_the_end_of_an_epoch(tmp_path):
     step = seam_step(tiny_network(3), rescale=0.5)
     step.compile(optimizer=poly_sgd(8, ("fc8", "f8_3", "f8_4", "f9")))

@@ -212,6 +212,7 @@ def test_ramp(network):
         close([term[name] / terms[-1][name] for term in terms], shares)
 
 
+@pytest.mark.large
 def test_overfits_four_images(network):
     step = seam_step(network)
     step.compile(poly_adam(50, NEW_LAYERS, learning_rate=0.02))
@@ -222,6 +223,7 @@ def test_overfits_four_images(network):
     assert history["loss_cls"][-1] < 0.05
 
 
+@pytest.mark.large
 def test_two_replicas_equal_one():
     batch = tiny_batch()
     order = [0, 3, 1, 2]  # the replicas see different classes

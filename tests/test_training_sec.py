@@ -162,6 +162,7 @@ def test_overfits_four_images():
     assert agreement > 0.85  # half of it is a cue
 
 
+@pytest.mark.large
 def test_two_replicas_equal_one():
     batch, _ = tiny_batch()
     order = [0, 3, 1, 2]  # the replicas see different classes
@@ -181,6 +182,7 @@ def test_two_replicas_equal_one():
         close(mirrored_weights[path], weight, atol=5e-6)
 
 
+@pytest.mark.large
 def test_terms_compiled_by_xla_equal_those_that_are_not():
     step, (batch, _) = sec_step(network(), crf_iterations=2), tiny_batch()
     compiled = tf.function(step.loss_terms, jit_compile=True)(batch)

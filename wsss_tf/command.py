@@ -18,16 +18,21 @@ PARENT_PIPE = "WSSS_TF_PARENT_PIPE"
 
 
 def _end_with_parent():
-    """Have this process end when the one that started it does, even if that is killed."""
+    """Have this process end when the pipeline that started it does, even if that is killed.
+
+    Returns:
+      Whether a pipeline has started it.
+    """
     pipe = os.environ.pop(PARENT_PIPE, None)
     if pipe is None:
-        return
+        return False
 
     def wait():
         os.read(int(pipe), 1)  # nothing is ever written: it returns when the other end is closed
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    return True
 
 
 # "Temporary failure; try again" of sysexits.h.
@@ -51,7 +56,7 @@ def run(main, takes_rest=False):
     """
 
     def guarded(argv):
-        _end_with_parent()
+        has_parent = _end_with_parent()
         if len(argv) > 1 and not takes_rest:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:
@@ -61,7 +66,8 @@ def run(main, takes_rest=False):
         except LostWorker as error:
             _stop(str(error), LOST_WORKER_STATUS)
         except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on.", file=sys.stderr)
+            if not has_parent:  # which says it, once for all its commands
+                print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse_flags)

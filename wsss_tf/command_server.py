@@ -295,7 +295,7 @@ def _prepare(arguments, cwd, env, pass_fds, descriptors, defaults):
     for copy, target in zip(copies, targets):
         os.dup2(copy, target)
         os.close(copy)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in env)
 
     os.chdir(cwd)
     os.environ.clear()

@@ -58,7 +58,7 @@ def main():
         if _UNTIL.value not in names:
             raise UserError(f"--until={_UNTIL.value}: the stages are {', '.join(names)}.")
         stages = stages[: names.index(_UNTIL.value) + 1]
-    run_stages(run_dir, stages, _DRY_RUN.value)
+    run_stages(run_dir, stages, _DRY_RUN.value, plan.at_once)
     if len(stages) == len(names) and not _DRY_RUN.value:
         table = run_dir / "results.md"
         if table.is_file():

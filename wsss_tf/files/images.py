@@ -21,6 +21,9 @@ from wsss_tf.files.png import save_mask as save_mask
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024
 
+# Of a file's bytes; traced once a process, since what they do with single bytes is many operations.
+_of_contents = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+
 
 # === Pictures ===
 
@@ -64,6 +67,7 @@ def _upright(image, orientation):
     return tf.cond(one_of(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
 
 
+@_of_contents
 def _exif_orientation(contents):
     """Return the orientation, int32 in 1..8, that a JPEG's Exif segment gives; 1 if there is none.
 
@@ -219,6 +223,7 @@ def _cubic_weights(x, a=-0.75):
 # === Masks ===
 
 
+@_of_contents
 def decode_mask(contents):
     """Decode an index mask, without turning its palette into colours.
 

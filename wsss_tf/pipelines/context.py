@@ -161,7 +161,7 @@ class Context:
       overlays: gin files that come after those of every recipe.
       bindings: `bindings(name)` -> the gin bindings of the stage of that name that trains.
       score_split: as in `settings.Pipeline`.
-      full_supervision: likewise.
+      full_supervision, at_once: likewise.
       trained: {name: `Trained`} of the stages so far that train.
       planned: {name: `Planned`} of all stages so far, in order.
     """
@@ -171,6 +171,7 @@ class Context:
     bindings: Callable
     score_split: str | None = None
     full_supervision: bool = False
+    at_once: int = 1
     trained: dict = dataclasses.field(default_factory=dict)
     planned: dict = dataclasses.field(default_factory=dict)
 

@@ -5,6 +5,7 @@ import functools
 from wsss_tf.errors import UserError
 from wsss_tf.pipelines.context import Context, Description
 from wsss_tf.pipelines.settings import bindings_of
+from wsss_tf.pipelines.stages.values import check_count
 
 
 def make_plan(pipeline, gin_files, gin_bindings, run_dir):
@@ -23,6 +24,7 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
       UserError: whatever is wrong with the list, with recipes or data.
     """
     _check_list(pipeline.stages)
+    check_count("Pipeline.at_once", pipeline.at_once, 1)
     trained = tuple(one.name for one in pipeline.stages if one.recipe)
     context = Context(
         run_dir=run_dir,
@@ -30,6 +32,7 @@ def make_plan(pipeline, gin_files, gin_bindings, run_dir):
         bindings=functools.partial(bindings_of, trained=trained, gin_bindings=gin_bindings),
         score_split=pipeline.score_split,
         full_supervision=pipeline.full_supervision,
+        at_once=pipeline.at_once,
     )
     if pipeline.full_supervision and not any(one.compares for one in pipeline.stages):
         raise UserError("Pipeline.full_supervision: this pipeline has no such stage.")

@@ -14,25 +14,22 @@ No TensorFlow here: what a stage does is a command of its own, or a function tha
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import json
 import os
 import pathlib
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import uuid
 
-from wsss_tf import command, command_server
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.pipelines import commands
 from wsss_tf.runs import recipe
 
 STARTED, FINISHED, REMOVING = "started", "finished", "removing"
 _TIMES = ("seconds", "seconds_missing")
+_POLL_SECONDS = 0.02
 _LOCK_SECONDS = 10  # a killed pipeline's last command takes a moment to end
 
 
@@ -193,39 +190,104 @@ def _remove(run_dir, stage):
 # === Running ===
 
 
-def run_stages(run_dir, stages, dry_run=False):
-    """Do what there is to do, stage after stage.
+def run_stages(run_dir, stages, dry_run=False, at_once=1, begins=None):
+    """Do what there is to do, stage after stage, or side by side.
 
     Args:
       run_dir: folder of all the stages, a `pathlib.Path`; made if it is not there.
       stages: `Stage`s, each behind those that it comes after.
       dry_run: only say it.
+      at_once: how many stages may be at work at a time; see `_next`.
+      begins: `begins(stage)` is called when a stage begins; None for nothing.
 
     Returns:
       Names of the stages that were (or would be) run.
 
     Raises:
       UserError: see `status`; or another process works on the folder.
-      SystemExit: a command failed; it has said why.
+      SystemExit: a command failed; it has said why. Those beside it have been ended, as if killed.
     """
+    if dry_run:
+        return _would_run(run_dir, stages)
     made, ran = {}, []
-    with contextlib.nullcontext() if dry_run else locked(run_dir) as lock:
-        for stage in stages:
-            now = status(run_dir, stage, made)
-            made[stage.name] = now.made
-            if now.state == FINISHED:
-                _say(f"{stage.name}: up to date.")
-                continue
-            ran.append(stage.name)
-            again = f", made again: {now.reason}" if now.reason else ""
-            going_on = ", going on" if now.state == STARTED else ""
-            _say(f"{stage.name}: {'to do' if dry_run else 'running'}{going_on}{again}.")
-            if dry_run:
-                _say_commands(stage)
-                made[stage.name] = None
-            else:
-                made[stage.name] = _run(run_dir, stage, now, made, lock)
+    waiting, at_work = list(stages), []  # the latter with what `_run` gives
+    with locked(run_dir) as lock, contextlib.ExitStack() as ends:
+        while waiting or at_work:
+            while len(at_work) < at_once and (stage := _next(waiting, [one for one, _ in at_work])):
+                waiting.remove(stage)
+                now = status(run_dir, stage, made)
+                made[stage.name] = now.made
+                if now.state == FINISHED:
+                    _say(f"{stage.name}: up to date.")
+                    continue
+                _say_begin(stage, now, "running")
+                if begins:
+                    begins(stage)
+                ran.append(stage.name)
+                is_beside = at_work or (at_once > 1 and _next(waiting, [stage]))
+                work = _run(run_dir, stage, now, made, lock, at_once if is_beside else 1)
+                at_work.append((stage, ends.enter_context(contextlib.closing(work))))
+            at_work = [one for one in at_work if next(one[1], FINISHED) != FINISHED]
+            if at_work:
+                _wait()
     return ran
+
+
+def _would_run(run_dir, stages):
+    made, ran = {}, []
+    for stage in stages:
+        now = status(run_dir, stage, made)
+        made[stage.name] = now.made if now.state == FINISHED else None
+        if now.state == FINISHED:
+            _say(f"{stage.name}: up to date.")
+            continue
+        _say_begin(stage, now, "to do")
+        ran.append(stage.name)
+        for step in stage.steps:
+            if isinstance(step, tuple):
+                print(commands.command_text(step))
+    return ran
+
+
+def _next(waiting, at_work):
+    """Return the first stage that may begin, None if there is none.
+
+    One of commands may, when all that it comes after have ended. One that does something in this
+    process is alone at work, in its place.
+
+    Args:
+      waiting: `Stage`s that have not begun.
+      at_work: those that have not ended.
+    """
+
+    def is_alone(stage):
+        return not all(isinstance(step, tuple) for step in stage.steps)
+
+    if any(map(is_alone, at_work)):
+        return None
+    before = {stage.name for stage in at_work}
+    for stage in waiting:
+        if is_alone(stage):
+            return None if before else stage
+        if not before.intersection(stage.after):
+            return stage
+        before.add(stage.name)
+    return None
+
+
+def _wait():
+    """Sleep a moment. Ctrl-C is for the commands: this process reads their status."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        time.sleep(_POLL_SECONDS)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say_begin(stage, now, what):
+    again = f", made again: {now.reason}" if now.reason else ""
+    going_on = ", going on" if now.state == STARTED else ""
+    _say(f"{stage.name}: {what}{going_on}{again}.")
 
 
 def _say(text):
@@ -233,14 +295,16 @@ def _say(text):
     print(f"=== {text}", flush=True)
 
 
-def _say_commands(stage):
-    for step in stage.steps:
-        if isinstance(step, tuple):
-            print(command_text(step))
+def _run(run_dir, stage, now, made, lock, shares):
+    """Run one stage while this generator is asked for more; at the end its token is in `made`.
 
-
-def _run(run_dir, stage, now, made, lock):
-    """Run one stage and return its token."""
+    Closed before, it ends the stage as an interrupted one. `shares` is how many stages share the
+    terminal and the processor.
+    """
+    beside = {}
+    if shares > 1:
+        cores = max(1, (os.cpu_count() or 1) // shares)
+        beside = {"beside": f"{stage.name} | ", "cores": cores}
     record = {
         "state": STARTED,
         "made": now.made or uuid.uuid4().hex,
@@ -264,7 +328,7 @@ def _run(run_dir, stage, now, made, lock):
     try:
         for step in stage.steps:
             if isinstance(step, tuple):
-                run_command(step, lock)
+                yield from commands.run_command(step, lock, **beside)
             else:
                 step()
         if not (run_dir / stage.proof).exists():
@@ -275,7 +339,7 @@ def _run(run_dir, stage, now, made, lock):
     record = {**record, "state": FINISHED, **times()}
     run_folder.write_json(path, record)
     print(f"{stage.name}: done in {minutes_text(record)} minutes.", flush=True)
-    return record["made"]
+    made[stage.name] = record["made"]
 
 
 def _times_before(run_dir, stage, now):
@@ -325,64 +389,3 @@ def locked(run_dir):
                     ) from None
                 time.sleep(0.1)
         yield file.fileno()
-
-
-def command_line(arguments):
-    """Return what is executed for a command's name and flags, strings."""
-    name, *flags = arguments
-    return [sys.executable, "-m", f"wsss_tf.{name}", *flags]
-
-
-def command_text(arguments):
-    """Return a command as it is typed."""
-    return shlex.join(["python", *command_line(arguments)[1:]])
-
-
-@functools.cache
-def _server():
-    """Return the server of this process' commands; it ends when the process does."""
-    return command_server.CommandServer()
-
-
-def run_command(arguments, lock):
-    """Run one of the package's commands in a process of its own, with this one's terminal.
-
-    Where there can be one, a server runs it that has imported TensorFlow.
-
-    Args:
-      arguments: its name and its flags, strings.
-      lock: file descriptor to inherit.
-
-    Raises:
-      SystemExit: it failed; with its status. What a user error is it has said itself.
-    """
-    print(command_text(arguments), flush=True)
-    # The command ends itself when this pipe does, which is when this process has ended.
-    read_end, write_end = os.pipe()
-    environment = {**os.environ, command.PARENT_PIPE: str(read_end)}
-    try:
-        process = _start(command_line(arguments), env=environment, pass_fds=(read_end, lock))
-        # From here on Ctrl-C reaches both processes; the command says so, and this one reads its
-        # status.
-        before = signal.signal(signal.SIGINT, lambda *_: None)
-        try:
-            code = process.wait()
-        finally:
-            signal.signal(signal.SIGINT, before)
-    finally:
-        os.close(read_end)
-        os.close(write_end)
-    if code == 0:
-        return
-    if code not in (2, 130):
-        why = f"was ended by signal {-code}" if code < 0 else f"has failed with status {code}"
-        print(f"error: {command_text(arguments)} {why}; see above.", file=sys.stderr)
-    sys.exit(128 - code if code < 0 else code)
-
-
-def _start(line, **options):
-    """Start a line of `command_line`; return what has `wait()` as `subprocess.Popen`."""
-    if not command_server.IS_AVAILABLE:
-        return subprocess.Popen(line, **options)
-    _, *program = line
-    return _server().start(program[1:] if program[0] == "-m" else program, **options)

@@ -18,11 +18,14 @@ class Pipeline:
       score_split: the split on which labels are scored, a part of the one that is trained on; None
         for that one itself.
       full_supervision: also train on the data set's own masks, to compare.
+      at_once: how many stages may be at work at a time: those whose `after` allows it then run side
+        by side, each with its share of the processor cores. For processors; one GPU has no room.
     """
 
     stages: tuple
     score_split: str | None = None
     full_supervision: bool = False
+    at_once: int = 1
 
 
 # Bindings of Pipeline from before stages had settings of their own, and what they are now.
