@@ -1,5 +1,6 @@
 """What all the commands share: flags in, exit status out."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -28,6 +29,14 @@ def _end_with_parent():
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+_HELD = contextlib.ExitStack()
+
+
+def hold(context):
+    """Enter a context, such as a lock, until the command ends."""
+    return _HELD.enter_context(context)
 
 
 # "Temporary failure; try again" of sysexits.h.
@@ -63,6 +72,8 @@ def run(main, takes_rest=False):
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)
+        finally:
+            _HELD.close()
 
     app.run(guarded, flags_parser=_parse_flags)
 

@@ -1,6 +1,7 @@
 """The files of a run and how they are written: atomically, and without pickle.
 
-RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json  bad_images.json
+RUN/config.gin  config.json  class_names.txt  checkpoints/  tensorboard/
+RUN/checked_images.json  bad_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
 RUN/found_labels.csv  overlays/<id>.jpg
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
@@ -21,12 +22,13 @@ import contextlib
 import json
 import os
 import pathlib
-import uuid
 import zipfile
 
 import numpy as np
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, warn
+from wsss_tf.files.left_overs import remove_files, temporary_name
+from wsss_tf.files.lock import TRAINING, at_work, holder
 from wsss_tf.files.text import check_one_line, read_text
 
 
@@ -38,13 +40,13 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: savers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide the error that led here
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path, text):
@@ -86,6 +88,11 @@ class RunFolder(os.PathLike):
     def config(self):
         """The configuration that it was trained with, gin."""
         return self.path / "config.gin"
+
+    @property
+    def plain_config(self):
+        """The same as plain values, JSON: what inference, scores and export need of it."""
+        return self.path / "config.json"
 
     @property
     def class_names(self):
@@ -203,6 +210,45 @@ class RunFolder(os.PathLike):
     def curves(self):
         """Scores of CAMs over the background threshold, a picture."""
         return self.path / "curves.png"
+
+    # === Work ===
+
+    def training(self):
+        """Return a context in which nobody else trains in this folder, which is made."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self._at_work(TRAINING)
+
+    def writing(self, split):
+        """Return one in which nobody else writes or reads what belongs to a split's pictures."""
+        return self._at_work(f"labels of {split}")
+
+    def reading(self, split):
+        """Return one in which nobody writes it; others may read it too."""
+        return self._at_work(f"labels of {split}", is_shared=True)
+
+    def _at_work(self, on, is_shared=False):
+        if not self.path.is_dir():  # what comes next says so
+            return contextlib.nullcontext()
+        return at_work(self.path, on, str(self.path), is_shared, self.remove_left_overs)
+
+    def warn_of_training(self):
+        """Say so where the run is still trained, and its network about to be used as it is."""
+        who = holder(self.path, TRAINING)
+        if who is not None:
+            warn(f"{self.path}: is being trained by {who}; its network is used as it is now.")
+
+    def remove_left_overs(self):
+        """Remove what killed processes have left, but for checkpoints, which training sees to."""
+        remove_files(self.path, earlier=False)
+        for folder in (
+            self.cams,
+            self.pseudo_labels,
+            self.predictions,
+            self.overlays,
+            *map(self.crf_maps, CRF_NAMES),
+            *map(self.crf_labels, CRF_NAMES),
+        ):
+            remove_files(folder, below=True)
 
     # === Reading ===
 

@@ -13,7 +13,6 @@ No TensorFlow here: what a stage does is a command of its own, or a function tha
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -28,6 +27,7 @@ import uuid
 
 from wsss_tf import command, command_server
 from wsss_tf.errors import UserError
+from wsss_tf.files import lock as lock_lib
 from wsss_tf.files import run_folder
 from wsss_tf.runs import recipe
 
@@ -302,29 +302,16 @@ def minutes_text(record):
 
 @contextlib.contextmanager
 def locked(run_dir):
-    """Hold the folder's lock; yields its file descriptor, which commands inherit.
+    """Hold the folder's lock; yields its file descriptor, which commands inherit, or None.
 
     So it is held until the last command has ended too, should this process be killed.
 
     Raises:
       UserError: another process has held it for seconds.
     """
-    folder = pathlib.Path(run_dir) / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    with (folder / "lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{run_dir}: another process is at work on this pipeline; wait for it, or "
-                        "end it."
-                    ) from None
-                time.sleep(0.1)
-        yield file.fileno()
+    path = pathlib.Path(run_dir) / "stages" / "lock"
+    with lock_lib.locked(path, f"--run_dir={run_dir}", seconds=_LOCK_SECONDS) as descriptor:
+        yield descriptor
 
 
 def command_line(arguments):
@@ -351,7 +338,7 @@ def run_command(arguments, lock):
 
     Args:
       arguments: its name and its flags, strings.
-      lock: file descriptor to inherit.
+      lock: file descriptor to inherit; None for none.
 
     Raises:
       SystemExit: it failed; with its status. What a user error is it has said itself.
@@ -361,7 +348,8 @@ def run_command(arguments, lock):
     read_end, write_end = os.pipe()
     environment = {**os.environ, command.PARENT_PIPE: str(read_end)}
     try:
-        process = _start(command_line(arguments), env=environment, pass_fds=(read_end, lock))
+        inherited = (read_end,) if lock is None else (read_end, lock)
+        process = _start(command_line(arguments), env=environment, pass_fds=inherited)
         # From here on Ctrl-C reaches both processes; the command says so, and this one reads its
         # status.
         before = signal.signal(signal.SIGINT, lambda *_: None)

@@ -292,7 +292,9 @@ def load_network(run_dir, checkpoint="last"):
     # Registers the layers, which a saved network names but does not hold.
     import wsss_tf.models  # noqa: F401
 
-    path = RunFolder(run_dir).network(checkpoint)
+    run = RunFolder(run_dir)
+    run.warn_of_training()
+    path = run.network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
     return keras.saving.load_model(path, compile=False)

@@ -1,5 +1,6 @@
 """Train a run: data, network and step from a recipe, put together in a run folder."""
 
+import contextlib
 import json
 
 import keras
@@ -43,7 +44,13 @@ def train(recipe, run_dir, profile_steps=None):
     keras.config.set_dtype_policy(recipe.precision)
     # Before any operation: one over several hosts must be the first to use TensorFlow.
     strategy = make_strategy(recipe.devices, recipe.batch_size)
+    # Of several hosts one stands for all of them.
+    with run.training() if is_chief(strategy) else contextlib.nullcontext():
+        _train(recipe, run, strategy, profile_steps)
 
+
+def _train(recipe, run, strategy, profile_steps):
+    run_dir = run.path
     source = _training_source(recipe, run_dir)
     _check_class_names(run, source)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
