@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import tokenize
 from collections.abc import Callable
 
 import gin
@@ -185,18 +186,58 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
     # gin logs an error for every folder in which it does not find an included file.
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    where = ""
     try:
         for path in gin_files:
+            where = f"--gin_file={path}"
             _parse(_find(path))
+        where = "--gin_bindings"
         gin.parse_config(list(gin_bindings))
+        where = "the settings"
         gin.finalize()
         return gin.get_configurable(kind)()
-    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, OSError) as error:
+    except _GIN_ERRORS as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"gin: {error}") from error
+        raise UserError(f"gin: {_gin_error(error, where, gin_bindings)}") from error
     finally:
         logging.disable(disabled)
+
+
+_GIN_ERRORS = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    AttributeError,
+    OSError,
+    NameError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+
+
+def _gin_error(error, where, gin_bindings):
+    """Return what is wrong, in a line that says where it stands if gin does not."""
+    if isinstance(error, SyntaxError):
+        text, number = (error.text or "").strip(), error.lineno or 0
+        lines = "\n".join(gin_bindings).splitlines()
+        if not text and where == "--gin_bindings" and 0 < number <= len(lines):
+            text = lines[number - 1]
+        text = f" ({text[:80]!r}{'...' if len(text) > 80 else ''})" if text else ""
+        file = f" of {error.filename}" if error.filename else ""
+        reason = (error.msg or "").splitlines()[0]
+        if reason.startswith("malformed node"):  # Python's words for it
+            reason = "no value; values are numbers, 'texts', lists, @functions and %macros"
+        return f"{where}: line {number}{file} cannot be read{text}: {reason}"
+    if isinstance(error, tokenize.TokenError):
+        message, (line, _) = error.args
+        return f"{where}: a bracket or a quote is not closed ({message}, line {line})"
+    if isinstance(error, RecursionError):
+        return f"{where}: it is included or called by itself, or its brackets are nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{where}: not a UTF-8 text file; save it as UTF-8"
+    return str(error).split("in config string:")[0].strip()  # all of them follow
 
 
 def with_folder(root, gin_files, gin_bindings):
