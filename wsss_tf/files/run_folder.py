@@ -26,7 +26,7 @@ import zipfile
 
 import numpy as np
 
-from wsss_tf.errors import UserError, warn
+from wsss_tf.errors import UserError, is_no_room, warn
 from wsss_tf.files.left_overs import remove_files, temporary_name
 from wsss_tf.files.lock import TRAINING, at_work, holder
 from wsss_tf.files.text import check_one_line, read_text
@@ -44,6 +44,10 @@ def atomic_path(path):
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if is_no_room(error):
+            error.filename = error.filename or str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # which would hide the error that led here
             temporary.unlink(missing_ok=True)
