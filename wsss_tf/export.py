@@ -69,9 +69,15 @@ def main():
             raise UserError(f"--{name} is missing.")
     scales = command.parse_scales(_SCALES.value)
     sizes = [_parse_size(text) for text in _WARMUP_SIZES.value]
+    from wsss_tf.files.pixel_limit import MAX_PIXELS, VARIABLE
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.serving.versions import new_version
 
+    if _MAX_PIXELS.value > MAX_PIXELS:
+        raise UserError(
+            f"--max_pixels={_MAX_PIXELS.value}: no picture of more than {MAX_PIXELS} pixels is "
+            f"read; set {VARIABLE} to read such."
+        )
     run = RunFolder(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run)
     net = recipe_lib.load_network(run, _CHECKPOINT.value)
