@@ -157,11 +157,12 @@ def exif_orientation(contents):
     if head[:2] != b"\xff\xd8":
         return 1
     # A JPEG is a chain of segments: 0xFF, a code, and a big-endian length that counts itself.
-    position, seen = 2, 0
-    while seen <= MOST_SEGMENTS and position + 4 <= len(head) and head[position] == 0xFF and head[position + 1] != 0xDA:
+    position = 2
+    for _ in range(MOST_SEGMENTS + 1):
+        if position + 4 > len(head) or head[position] != 0xFF or head[position + 1] == 0xDA:
+            break
         if head[position + 1] == 0xE1 and head[position + 4 : position + 10] == b"Exif\0\0":
             return _orientation_in(head[position + 10 :])
-        seen += 1
         position += 2 + struct.unpack_from(">H", head, position + 2)[0]
     return 1
 

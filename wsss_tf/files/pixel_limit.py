@@ -1,7 +1,8 @@
 """The most pixels that a picture or mask may have, whichever command reads it.
 
 A file of a few kilobytes may hold a picture that takes gigabytes. So the size in its header is
-looked at before anything is decoded. A served model has its own limit, `wsss_tf.export --max_pixels`.
+looked at before anything is decoded. A served model has a limit of its own besides,
+`wsss_tf.export --max_pixels`.
 """
 
 import os

@@ -321,24 +321,74 @@ def _moved_bindings(config):
 def load_network(run_dir, checkpoint="last"):
     """Return the trained network of a run, a functional `keras.Model`.
 
+    One that this version of Keras cannot make again from its file is built from the run's recipe
+    and given the weights.
+
     Args:
       run_dir: run folder.
       checkpoint: "last", or "best" by validation.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is damaged.
     """
-    import keras
-
-    # Registers the layers, which a saved network names but does not hold.
-    import wsss_tf.models  # noqa: F401
+    from wsss_tf.training import networks
 
     run = RunFolder(run_dir)
     run.warn_of_training()
     path = run.network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return networks.load_network(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        try:
+            return _rebuilt(run, path)
+        except (UserError, ValueError) as second:
+            raise UserError(_not_readable(path, error, second)) from error
+
+
+def _rebuilt(run, path):
+    """Return a run's network, built from its recipe, with the weights of a file.
+
+    Raises:
+      ValueError, UserError: the file is damaged, or of another network.
+    """
+    import keras
+
+    from wsss_tf.training import networks
+
+    if networks.version_of(path) is None:
+        raise ValueError("it is no file of Keras")
+    settings, policy = gin.config_str(), keras.config.dtype_policy()
+    try:
+        recipe, class_names = load_run(run), run.read_class_names()
+        has_background = class_names[0] == "background"
+        keras.config.set_dtype_policy(recipe.precision)
+        count = len(class_names) - (has_background and not recipe.predicts_masks)
+        net = recipe.network(num_classes=count)
+        networks.load_weights_into(net, path)
+        return net
+    finally:
+        # Others may have been loaded, whose functions look their settings up when they are called.
+        keras.config.set_dtype_policy(policy)
+        gin.clear_config()
+        gin.parse_config(settings)
+
+
+def _not_readable(path, error, second):
+    import keras
+
+    from wsss_tf.training import networks
+
+    written, own = networks.version_of(path), keras.__version__
+    if written is None or written == own:
+        return f"{path}: is damaged, or no file of Keras ({error}); train again."
+    return (
+        f"{path}: was written by Keras {written} and cannot be read with {own} ({error}), nor do "
+        f"its weights fit the network of the recipe ({second}); use Keras {written}."
+    )
 
 
 def check_initial_weights(recipe):

@@ -1,7 +1,6 @@
 """Train a run: data, network and step from a recipe, put together in a run folder."""
 
 import contextlib
-import json
 
 import keras
 import tensorflow as tf
@@ -246,9 +245,9 @@ def checked_source(recipe, source, run_dir, require_labels=False):
         require_labels=require_labels,
     )
     if bad:
-        path = RunFolder(run_dir).bad_images
-        known = json.loads(path.read_text()) if path.is_file() else []
-        merged = {**dict(known), **dict(bad)}
+        run = RunFolder(run_dir)
+        path = run.bad_images
+        merged = {**run.read_bad_images(), **dict(bad)}
         write_json(path, sorted(merged.items()))
         print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
     return source

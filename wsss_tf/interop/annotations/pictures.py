@@ -10,7 +10,8 @@ from PIL import Image
 from wsss_tf.errors import UserError, warn
 from wsss_tf.files.folder_layout import MASK_FOLDER, image_folder
 from wsss_tf.files.picture_files import find_pictures, is_picture_name
-from wsss_tf.files.pictures import EXIF_BYTES, exif_orientation
+from wsss_tf.files.pictures import DAMAGED, EXIF_BYTES, exif_orientation
+from wsss_tf.files.pixel_limit import check_size
 
 
 class Pictures:
@@ -75,9 +76,10 @@ class Pictures:
         try:
             with Image.open(path, formats=("JPEG", "PNG")) as picture:
                 width, height = picture.size
+                check_size(height, width)
             with open(path, "rb") as file:
                 is_turned = exif_orientation(file.read(EXIF_BYTES)) >= 5
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DAMAGED:
             return None
         return (width, height) if is_turned else (height, width)
 
