@@ -61,6 +61,8 @@ def run(main, takes_rest=False):
 
     def guarded(argv):
         _end_with_parent()
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
         if len(argv) > 1 and not takes_rest:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:
