@@ -10,7 +10,8 @@ import gin
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.folder_layout import ROOT_BINDING
-from wsss_tf.files.run_folder import RunFolder, write_text
+from wsss_tf.files.run_folder import RunFolder, read_json, write_json, write_text
+from wsss_tf.runs import plain_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,18 +170,19 @@ def _parse(path):
         gin.parse_config(lines)
 
 
-def load(gin_files, gin_bindings=(), kind=Recipe):
+def load(gin_files, gin_bindings=(), kind=Recipe, text=None):
     """Parse gin files and bindings, later ones overriding earlier, and return the `Recipe`.
 
     Args:
       gin_files: paths, of files here or among the installed recipes.
       gin_bindings: strings such as "Recipe.batch_size=4".
       kind: another class that such files configure, to return one of it.
+      text: what comes before the files, gin text.
 
     Raises:
       UserError: a file is missing, a name unknown or misspelt, a required value not set.
     """
-    if not gin_files:
+    if not gin_files and text is None:
         raise UserError("no --gin_file; for example --gin_file=gin/seam.gin.")
     gin.clear_config()
     # gin logs an error for every folder in which it does not find an included file.
@@ -188,6 +190,8 @@ def load(gin_files, gin_bindings=(), kind=Recipe):
     logging.disable(logging.ERROR)
     where = ""
     try:
+        if text is not None:
+            gin.parse_config(text)
         for path in gin_files:
             where = f"--gin_file={path}"
             _parse(_find(path))
@@ -283,21 +287,26 @@ _MOVED = {
 def load_run(run_dir, gin_bindings=()):
     """Return the `Recipe` that a run folder was trained with.
 
+    It is read from config.json, plain values; a folder without one is a program, see
+    `plain_config`.
+
     Raises:
       UserError: the folder holds no run, or one of a version whose settings were others.
     """
     run = RunFolder(run_dir)
-    config = run.config
-    if not config.is_file():
+    config, plain = run.config, _plain_text(RunFolder(run_dir))
+    if plain is None and not config.is_file():
         raise UserError(
             f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
         )
-    is_of_folder = "folder_source" in config.read_text(encoding="utf-8")
+    is_of_folder = "folder_source" in (plain or config.read_bytes().decode("utf-8", "replace"))
     if not is_of_folder and any(text.startswith(f"{ROOT_BINDING}=") for text in gin_bindings):
         raise UserError(
             f"--data: the run in {run.path} was not trained on a folder of pictures; pictures of "
             "another kind are labelled with --input=FOLDER of wsss_tf.infer."
         )
+    if plain is not None:
+        return load([], gin_bindings, text=plain)
     try:
         return load([config], gin_bindings)
     except UserError as error:
@@ -416,8 +425,80 @@ def find_weights(path):
 def save_config(run_dir):
     """Write the operative configuration (defaults included) to the run folder and return it."""
     text = gin.operative_config_str()
-    write_text(RunFolder(run_dir).config, text)
+    _write_config(RunFolder(run_dir), text)
     return text
+
+
+def _write_config(run, text):
+    """Write a configuration as gin text and, where that is possible, as plain values."""
+    write_text(run.config, text)
+    plain = plain_config.from_gin(text, _FOLDERS)
+    if plain is None:
+        run.plain_config.unlink(missing_ok=True)
+        return
+    record = {
+        "format": plain_config.FORMAT,
+        "versions": _versions(),
+        "config.gin": plain_config.text_hash(text),
+    }
+    write_json(run.plain_config, {**record, **plain})
+
+
+def _versions():
+    import keras
+    import tensorflow as tf
+
+    import wsss_tf
+
+    return {
+        "wsss_tf": wsss_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def _plain_text(run):
+    """Return the gin text of a run's config.json; None where there is none.
+
+    Raises:
+      UserError: it holds anything but plain settings, or its config.gin has been changed.
+    """
+    path = run.plain_config
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if value.get("format") != plain_config.FORMAT:
+        raise UserError(
+            f"{path}: is of format {value.get('format')!r}, and {plain_config.FORMAT} is read; "
+            "update wsss_tf, or delete it if you trust config.gin, which is a program."
+        )
+    config = run.config
+    if config.is_file():
+        text = config.read_bytes().decode("utf-8", "replace")
+        if value.get("config.gin") != plain_config.text_hash(text):
+            raise UserError(
+                f"{config}: is not the one that {path.name} beside it was made from; undo the "
+                f"change (give --gin_bindings instead), or delete {path.name} if you trust "
+                "config.gin, which is a program."
+            )
+    try:
+        return plain_config.to_gin(value, _FOLDERS)
+    except ValueError as error:
+        raise UserError(f"{path}: is refused, because {error}.") from error
+
+
+def check_recorded_bindings(run_dir, bindings):
+    """Check gin bindings that a run folder's files hold, if it is one of plain values.
+
+    Raises:
+      UserError: they are more than settings.
+    """
+    run = RunFolder(run_dir)
+    if run.plain_config.is_file():
+        try:
+            plain_config.check_bindings(bindings, _FOLDERS)
+        except ValueError as error:
+            raise UserError(f"{run.cams}: a record is refused, because {error}.") from error
 
 
 def parsed_config():
@@ -430,5 +511,4 @@ def save_parsed_config(run_dir, comment):
 
     The operative configuration is that of what has been called, which is little there.
     """
-    text = f"# {comment}\n\n{parsed_config()}"
-    write_text(RunFolder(run_dir).config, text)
+    _write_config(RunFolder(run_dir), f"# {comment}\n\n{parsed_config()}")
