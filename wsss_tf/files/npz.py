@@ -14,6 +14,7 @@ import numpy as np
 # What damaged bytes make the readers below raise.
 _DAMAGED = (
     EOFError,
+    OSError,  # a place in the file that cannot be
     KeyError,
     IndexError,
     MemoryError,
@@ -43,8 +44,9 @@ def read_npz(path, names=None):
       OSError: the file cannot be read.
       ValueError: it is no such file, or damaged, or holds Python objects.
     """
+    file = open(path, "rb")  # noqa: SIM115, closed below
     try:
-        with zipfile.ZipFile(path) as archive:
+        with file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             names = members if names is None else names
             return {name: _read(archive, members[name]) for name in names}
