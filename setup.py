@@ -62,6 +62,7 @@ setup(
         "test": [
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
+            "hypothesis>=6.100,<7",
             "ruff==0.17.6",
             "jax>=0.6,<0.11",  # that networks run on Keras' other backends
             "pycocotools>=2.0.11,<3",

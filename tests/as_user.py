@@ -60,6 +60,20 @@ def _run_line(line, cwd, fresh):
         return subprocess.CompletedProcess(line, status, out.read(), err.read())
 
 
+def run_limited(size, name, *arguments):
+    """Run a command of the package to its end, in which no file may grow beyond `size` bytes."""
+    line = [str(ROOT / "tests/limited_files.py"), str(size), name, *map(str, arguments)]
+    # What it says goes through pipes, which the limit is not for.
+    options = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if not command_server.IS_AVAILABLE:
+        return subprocess.run([sys.executable, *line], text=True, **options)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        outputs = {"stdout": subprocess.DEVNULL, "stderr": reader.stdin}
+        process = server_of_commands().start(line, env=ENVIRONMENT, **outputs)
+        said = reader.communicate()[0].decode()
+        return subprocess.CompletedProcess(line, process.wait(), "", said)
+
+
 @functools.cache
 def server_of_commands():
     """Return this process' `CommandServer` with TensorFlow, which ends with it."""

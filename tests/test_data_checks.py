@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from parameters import few_of
 from PIL import Image
 
 from wsss_tf.data import checks
-from wsss_tf.data.source import Source, file_source
+from wsss_tf.data.source import Source, file_source, loader
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 
@@ -224,3 +225,37 @@ def test_source_in_memory_is_not_read():
     assert checks.check(source) == (source, [])
     good, bad = checks.check(source, skip_bad_images=True, require_labels=True)
     assert (good.ids, bad) == (("x",), [("y", "it has no label")])
+
+
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_decoded_again(
+    make_source, tmp_path
+):
+    source, cache = make_source("one", "two", with_masks=False), tmp_path / "cache.json"
+    checks.check(source, cache=cache)
+    path = tmp_path / "two.jpg"
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    with pytest.raises(UserError, match="'two'"):
+        checks.check(source, cache=cache)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_name_that_is_not_utf8_is_named_or_skipped(make_source, tmp_path):
+    good = tmp_path / "one.jpg"
+    make_source("one", with_masks=False)
+    name = os.fsdecode(b"caf\xe9")
+    odd = tmp_path / f"{name}.jpg"
+    odd.write_bytes(good.read_bytes())
+    both = file_source(
+        "folder", "all", ("background", "cat"), ("one", name), [[1], [1]], (good, odd)
+    )
+    with pytest.raises(UserError, match=r"its name is not UTF-8 \(caf\\udce9\); rename it"):
+        checks.check(both)
+    source, bad = checks.check(both, skip_bad_images=True)
+    assert source.ids == ("one",)
+    assert [image_id for image_id, _ in bad] == [name]
+    assert loader(source)(0)["image"].ndim == 3
+    with pytest.raises(UserError, match="all 1 images"):
+        checks.check(both.select([1]), skip_bad_images=True)

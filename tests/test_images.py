@@ -296,3 +296,59 @@ def test_resize_cubic(size):
     assert np.abs(rounded.numpy() - np.clip(expected[0], 0, 255)).max() <= 0.502
     if size == (7, 11):
         np.testing.assert_array_equal(resized, x)
+
+
+def large_png(height, width):
+    """A grey PNG whose header says this size, of a few bytes."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+
+
+def large_jpeg(height, width):
+    contents = bytearray(encode(Image.fromarray(picture()), "JPEG"))
+    start = contents.index(b"\xff\xc0")
+    contents[start + 5 : start + 9] = struct.pack(">HH", height, width)
+    return bytes(contents)
+
+
+@pytest.mark.parametrize("make", [large_png, large_jpeg])
+def test_a_picture_with_too_many_pixels_is_refused_by_its_header(make):
+    words = "it is 13000 x 13001 .height x width., more than 67108864 pixels; .* WSSS_TF_MAX_PIXELS"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        decode_image(make(13000, 13001))
+
+
+def test_a_mask_with_too_many_pixels_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "large.png"
+    for size in ((13000, 13000), (65535, 65535)):  # the second is above Pillow's own limit
+        path.write_bytes(large_png(*size))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="more than 67108864 pixels"):
+            decode_mask(path.read_bytes())
+        with pytest.raises(UserError, match=r"large\.png: .*(more than 67108864 pixels|exceeds)"):
+            images.load_mask(path)
+
+
+def test_segments_before_the_orientation_are_looked_through_for_a_while_only():
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + 32) + b"Exif\0\0" + (
+        b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    ).ljust(26, b"\0")  # fmt: skip
+    contents = encode(Image.fromarray(picture()), "JPEG")
+    for empty, is_turned in ((100, True), (16000, False)):
+        segments = b"\xff\xe5\0\2" * empty
+        height, width, _ = decode_image(contents[:2] + segments + exif + contents[2:]).shape
+        assert (height < width) != is_turned
+
+
+def test_chunks_before_the_pixels_of_a_mask_are_looked_through_for_a_while_only():
+    values = picture()[:, :, 0] % 7
+    for count in (100, 20000):
+        contents = png(values, 8, 0, [(b"tEXt", b"a\0b")] * count)
+        if count == 100:
+            np.testing.assert_array_equal(decode_mask(contents), values)
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                decode_mask(contents)

@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -294,3 +295,71 @@ def test_cues_of_a_damaged_file_or_list(tmp_path):
     ]:
         with pytest.raises(UserError, match=words):
             convert_localization_cues(tmp_path / file, tmp_path / names, tmp_path / "out")
+
+
+def _zip_of(pickled, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("a/data.pkl", pickled)
+        archive.writestr("a/data/0", b"\0\0\0\0")
+    return file.getvalue()
+
+
+def _tensor_of(shape, strides):
+    """Return the pickle of a dict of one tensor that looks into a storage of one number."""
+    numbers = (pickle.dumps(value, 2)[2:-1] for value in (shape, strides))
+    return b"".join([
+        b"\x80\x02}X\1\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storage",
+        b"ctorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\1tQK\0", *numbers, b"\x89}tRs.",
+    ])  # fmt: skip
+
+
+_GIGABYTES = struct.pack("<Q", 3 * 2**30)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02Nr" + struct.pack("<I", 2**28) + b".",
+        b"\x80\x02Np268435456\n.",
+        b"\x80\x05\x96" + _GIGABYTES + b"x.",
+        b"\x80\x04\x8d" + _GIGABYTES + b"x.",
+        b"\x80\x04\x95" + _GIGABYTES + b"x.",
+        _tensor_of((1000, 1000, 800), (0, 0, 0)),
+    ],
+    ids=["memo", "memo_in_words", "bytearray", "text", "frame", "steps_of_zero"],
+)
+def test_a_few_bytes_never_take_gigabytes(tmp_path, pickled):
+    path = tmp_path / "small.pth"
+    for contents in (pickled, _zip_of(pickled)):
+        path.write_bytes(contents)
+        assert len(contents) < 400
+        tracemalloc.start()
+        with pytest.raises(UserError, match=r"small\.pth"):
+            read_torch(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**24
+
+
+def test_what_no_writer_compresses_so_far_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(_zip_of(bytes(2**24), zipfile.ZIP_LZMA))
+    with pytest.raises(UserError, match=r"data.pkl of \d+ bytes cannot be of 16777216"):
+        read_torch(path)
+
+
+def test_a_repeated_number_is_a_tensor(tmp_path):
+    path = tmp_path / "expanded.pth"
+    path.write_bytes(_zip_of(_tensor_of((3, 4), (0, 0))))
+    np.testing.assert_array_equal(read_torch(path)["w"], np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**40), (0, 2**62), (0, 2**62, 2**62), (2**63 - 1,)])
+def test_params_files_with_shapes_that_cannot_be(tmp_path, shape):
+    path = tmp_path / "a.params"
+    head = struct.pack("<QQQIiI", 0x112, 0, 1, 0xF993FAC9, 0, len(shape))
+    shape = struct.pack(f"<{len(shape)}q", *shape)
+    path.write_bytes(head + shape + struct.pack("<iiiQQ", 1, 0, 0, 1, 1) + b"a")
+    with pytest.raises(UserError, match=r"a\.params: is damaged or cut short"):
+        read_mxnet(path)

@@ -261,7 +261,7 @@ def test_times_of_killed_attempts_are_not_known(tmp_path, log, capsys):
 def test_two_pipelines_do_not_share_a_folder(tmp_path, log, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr(stage_lib, "_LOCK_SECONDS", 0.2)
-    with stage_lib.locked(run), pytest.raises(UserError, match="another process is at work"):
+    with stage_lib.locked(run), pytest.raises(UserError, match="is at work there"):
         run_stages(run, chain(run, log))
     assert not log
 

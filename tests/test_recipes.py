@@ -288,3 +288,42 @@ def test_files_from_before_modules_moved_are_read(tmp_path):
     config.write_text(config.read_text() + "pipeline.Pipeline.crf_powers = (1.0, 2.0)\n")
     with pytest.raises(UserError, match=r"Pipeline\.crf_powers is .* now: crf_stage\.powers"):
         load_pipeline([config], [])
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("Recipe.batch_size=", r"line 1 cannot be read \('Recipe.batch_size='\)"),
+        ("Recipe.batch_size", "expected ':' or '='"),
+        ("Recipe.batch_size=(1,", "a bracket or a quote is not closed"),
+        ("Recipe.batch_size='''1", "a bracket or a quote is not closed"),
+        ("Recipe.batch_size=four", r"no value; values are numbers, 'texts'"),
+        ("Recipe.batch_size=" + "(" * 5000, "nested too deeply"),
+        ("Recipe.network=@Recipe()", "called by itself"),
+        ("Recipe.batch_size=%FOUR", "FOUR/gin.macro'$"),
+        ("x" * 5000, r"x{80}'\.\.\.\)"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_binding_that_gin_cannot_read_is_a_line(binding, words):
+    with pytest.raises(UserError, match=words) as raised:
+        recipe_lib.load(["gin/seam.gin"], [binding])
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("include '{path}'", "included or called by itself"),
+        ("Recipe.batch_size = [", "a bracket or a quote is not closed"),
+        ("Recipe.batch_size = 4 4", "line 1 of {path} cannot be read"),
+        ("# caf\u00e9", "not a UTF-8 text file"),
+    ],
+    ids=["loop", "bracket", "words", "latin-1"],
+)
+def test_a_gin_file_that_cannot_be_read_is_named(tmp_path, text, words):
+    path = tmp_path / "bad.gin"
+    path.write_text(text.format(path=path), encoding="latin-1")
+    with pytest.raises(UserError, match=words.format(path=path)) as raised:
+        recipe_lib.load([path])
+    assert f"--gin_file={path}" in str(raised.value)

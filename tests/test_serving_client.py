@@ -17,7 +17,12 @@ from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.png import palette
 from wsss_tf.serving import client as client_lib
-from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
+from wsss_tf.serving.prediction import (
+    NoAnswerInTime,
+    PictureRefused,
+    Prediction,
+    ServerUnreachable,
+)
 
 PICTURES = {
     "a": picture(40, 52),
@@ -196,6 +201,62 @@ def test_errors(answer, error, asked):
         client.predict(b"picture")
     assert "\n" not in str(raised.value)
     assert kind.asked == asked
+    server.shutdown()
+
+
+def _slow_client():
+    """Return a client that waits a moment only, for a server that is slow with one picture."""
+
+    class Client:
+        slow = threading.Event()
+
+        def predict(self, contents):
+            if contents == b"slow":
+                raise NoAnswerInTime("http://server: ReadTimeout")
+            return Prediction(b"mask", {})
+
+        def check(self):
+            if self.slow.is_set():
+                raise UserError("no server")
+
+    return Client()
+
+
+def test_a_picture_that_takes_too_long_is_named_and_the_others_are_labelled(tmp_path):
+    client = _slow_client()
+    labeller = client_lib.Labeller(client, tmp_path / "out", weight=0)
+    pictures = {}
+    for name in ("a", "slow", "z"):
+        pictures[name] = tmp_path / f"{name}.png"
+        pictures[name].write_bytes(name.encode())
+    refused = client_lib.label_pictures(labeller, pictures, concurrency=1)
+    assert list(refused) == ["slow"]
+    assert "give a longer --timeout" in refused["slow"]
+    assert labeller.mask_path("a").is_file()
+    assert labeller.mask_path("z").is_file()
+    client.slow.set()
+    with pytest.raises(UserError, match="no answer any more"):
+        client_lib.label_pictures(labeller, pictures, concurrency=1)
+
+
+def test_a_server_that_does_not_answer_in_time_is_told_from_one_that_is_not_there():
+    answer = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            answer.wait(10)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for retries in (0, 1):
+        url = f"http://127.0.0.1:{server.server_port}"
+        client = client_lib.connect(url, "m", timeout=0.1, retries=retries)
+        with pytest.raises(NoAnswerInTime):
+            client.predict(b"picture")
+    answer.set()
     server.shutdown()
 
 

@@ -104,6 +104,35 @@ def test_checkpoint_restores_weights_slots_step_and_dropout(tmp_path):
     assert {p.name for p in tmp_path.glob("*.keras")} == {"best.keras", "last.keras"}
 
 
+def test_what_a_killed_training_left_beside_its_checkpoints_is_removed(tmp_path):
+    step = _step()
+    checkpoints = Checkpoints(step, tmp_path)
+    for i in range(3):
+        step.train_step(_batch(i))
+        checkpoints.save()
+    whole = {path.name for path in tmp_path.iterdir()}
+    # A network, TensorFlow's folder and state file as they are while they are written, and the
+    # checkpoint that the newest one stands for, not yet removed.
+    (tmp_path / ".best.01ab23cd.keras").write_text("half")
+    (tmp_path / ".wsss_tf-01ab23cd.keras").write_text("half")
+    (tmp_path / "checkpoint.tmp0123").write_text("half")
+    (tmp_path / "step-4_temp").mkdir()
+    (tmp_path / "step-4_temp/part-00000-of-00001.data-00000-of-00001").write_text("half")
+    (tmp_path / "step-1.index").write_text("old")
+    again = Checkpoints(_step(), tmp_path)
+    again.remove_left_overs()
+    assert {path.name for path in tmp_path.iterdir()} == whole
+    assert again.restore() == 3
+
+
+def test_checkpoints_without_their_list_are_left_alone(tmp_path):
+    Checkpoints(_step(), tmp_path).save()
+    (tmp_path / "checkpoint").unlink()
+    whole = {path.name for path in tmp_path.iterdir()}
+    Checkpoints(_step(), tmp_path).remove_left_overs()
+    assert {path.name for path in tmp_path.iterdir()} == whole
+
+
 def test_checkpoint_of_another_network_is_refused(tmp_path):
     Checkpoints(_step(), tmp_path).save()
     with pytest.raises(UserError, match="not a checkpoint of this network"):

@@ -12,6 +12,7 @@ export and further calls of infer follow where no --background_threshold is give
 from absl import flags
 
 from wsss_tf import command, command_flags
+from wsss_tf.files.run_folder import RunFolder
 
 command_flags.define_cam_files()
 _MASKS = flags.DEFINE_string(
@@ -30,6 +31,7 @@ def main():
     from wsss_tf.runs.cam_run import open_cam_run
 
     values = flags.FLAGS
+    command.hold(RunFolder(values.run_dir).writing(values.split))
     cams = open_cam_run(values.run_dir, values.split, command_flags.gin_bindings())
     calibrate(cams, _MASKS.value)
 

@@ -1,5 +1,6 @@
 """What all the commands share: flags in, exit status out."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import app, flags, logging
 
-from wsss_tf.errors import LostWorker, UserError
+from wsss_tf.errors import LostWorker, UserError, no_room
 
 # Names an inherited file descriptor, the reading end of a pipe whose other end a pipeline holds.
 PARENT_PIPE = "WSSS_TF_PARENT_PIPE"
@@ -35,6 +36,14 @@ def _end_with_parent():
     return True
 
 
+_HELD = contextlib.ExitStack()
+
+
+def hold(context):
+    """Enter a context, such as a lock, until the command ends."""
+    return _HELD.enter_context(context)
+
+
 # "Temporary failure; try again" of sysexits.h.
 LOST_WORKER_STATUS = 75
 
@@ -51,12 +60,14 @@ def run(main, takes_rest=False):
 
     With `takes_rest`, `main` is given what is no flag, or comes after "--": a list of strings.
 
-    A `UserError` or a wrong flag prints one line on standard error and exits with status 2, a
-    `LostWorker` with 75; any other exception is a bug and keeps its traceback.
+    A `UserError`, a wrong flag or a full disk prints one line on standard error and exits with
+    status 2, a `LostWorker` with 75; any other exception is a bug and keeps its traceback.
     """
 
     def guarded(argv):
         has_parent = _end_with_parent()
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
         if len(argv) > 1 and not takes_rest:
             _stop(f"unexpected argument {argv[1]!r}; all options start with --.")
         try:
@@ -69,6 +80,13 @@ def run(main, takes_rest=False):
             if not has_parent:  # which says it, once for all its commands
                 print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            line = no_room(error)
+            if line is None:
+                raise
+            _stop(line)
+        finally:
+            _HELD.close()
 
     app.run(guarded, flags_parser=_parse_flags)
 

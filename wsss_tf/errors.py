@@ -1,8 +1,11 @@
 """Errors that end a command in one line, warnings, and what TensorFlow's say in one."""
 
+import errno
+import os
 import sys
 
 _WARNING_LENGTH = 600
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class UserError(Exception):
@@ -37,3 +40,34 @@ def without_nodes(message):
 def last_line(message):
     """Return what a message of TensorFlow's says: its last line, the stack being above that."""
     return (without_nodes(message).splitlines() or [""])[-1].strip()
+
+
+def is_no_room(error):
+    """Return whether an `OSError` says that a disk, a quota or a file is full."""
+    return error.errno in _NO_ROOM
+
+
+def no_room(error):
+    """Return a line for an error that comes of a full disk, quota or file; None for others.
+
+    TensorFlow and HDF5 say so in their messages only, and what is closed thereupon may fail in
+    another way.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and is_no_room(error):
+            where = f" ({error.filename})" if error.filename else ""
+            return _no_room_line(error.strerror, where)
+        for number in _NO_ROOM:
+            before, found, _ = str(error).partition(os.strerror(number))
+            if found:
+                path = next((word for word in before.split() if word.startswith("/")), "")
+                return _no_room_line(found, f" ({path.rstrip(';:,')})" if path.strip("/;") else "")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _no_room_line(reason, where):
+    return (
+        f"{reason}{where}: what was being written is lost, what was finished is kept; make room "
+        "and run the same command again to go on."
+    )

@@ -131,6 +131,7 @@ def _run_and_source():
     split = _SPLIT.value or recipe.validation_split
     if split is None:
         raise UserError("this run has no validation split; say which to score with --split.")
+    command.hold(run.reading(split))
     source = recipe.true_source(split)
     warn_of_data(source)
     return run, recipe, source

@@ -7,7 +7,6 @@ that watches DIR goes over to it. wsss_tf/serving/saved_model.py lists the signa
 and the thresholds are part of the graph; so is a recipe's CRF (Recipe.postprocess) with --crf.
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -15,7 +14,7 @@ from absl import flags
 from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files.calibration import load_calibration
-from wsss_tf.files.run_folder import RunFolder, write_json
+from wsss_tf.files.run_folder import RunFolder, read_json, write_json
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder, as wsss_tf.train made it.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions; made if missing.")
@@ -76,9 +75,15 @@ def main():
             raise UserError(f"--{name} is missing.")
     scales = command.parse_scales(_SCALES.value)
     sizes = [_parse_size(text) for text in _WARMUP_SIZES.value]
+    from wsss_tf.files.pixel_limit import MAX_PIXELS, VARIABLE
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.serving.versions import new_version
 
+    if _MAX_PIXELS.value > MAX_PIXELS:
+        raise UserError(
+            f"--max_pixels={_MAX_PIXELS.value}: no picture of more than {MAX_PIXELS} pixels is "
+            f"read; set {VARIABLE} to read such."
+        )
     run = RunFolder(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run)
     net = recipe_lib.load_network(run, _CHECKPOINT.value, for_inference=True)
@@ -143,7 +148,7 @@ def _background_threshold(recipe, run):
     if calibration is not None:
         return calibration.background_threshold, f"{run.calibration}, by {calibration.chosen_by}"
     path = run.metrics()
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    metrics = read_json(path) if path.is_file() else {}
     if "best_background_threshold" not in metrics:
         return recipe.background_threshold, "Recipe.background_threshold"
     return metrics["best_background_threshold"], f"{path}, split {metrics.get('split')!r}"

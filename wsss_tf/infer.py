@@ -16,6 +16,9 @@ come out of Apache Beam, in archives; what follows -- are the runner's own optio
   python -m wsss_tf.infer --run_dir=RUN --split=train --random_walk --affinity_run=RUN2
 """
 
+import os
+import pathlib
+
 from absl import flags
 
 from wsss_tf import command, command_flags
@@ -176,12 +179,19 @@ def _work(run):
     }
 
 
+def _hold(folder):
+    """Have nobody else write the same into a folder until the command ends."""
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    command.hold(RunFolder(folder).writing(_SPLIT.value or "all"))
+
+
 def _infer_masks(run):
     from wsss_tf.runs.infer_masks import infer_masks
 
     scales = _scales()
     output = _OUTPUT.value or run.folder
     net = run.network(_CHECKPOINT.value)
+    _hold(output)
     source = run.source(output, _SPLIT.value, _INPUT.value)
     infer_masks(run, net, source, output, scales, _FLIP.value, _POSTPROCESS.value, **_work(run))
     if _OVERLAYS.value:
@@ -208,6 +218,9 @@ def _infer_cams(run, runner_options):
         affinity = infer_walk.load_affinity(flags.FLAGS.affinity_run)  # before hours of work
         # --output is for the walk's labels, which the CAMs' must not replace.
         output = run.folder if _SPLIT.value else RunFolder(output).cam_stage
+    labels = output if walk is None else _OUTPUT.value or flags.FLAGS.affinity_run
+    for folder in dict.fromkeys(map(os.fspath, (output, labels))):
+        _hold(folder)
     source = run.source(output, _SPLIT.value, _INPUT.value)
     work = _work(run)
     cams = infer_cams.infer_cams(
@@ -216,7 +229,6 @@ def _infer_cams(run, runner_options):
     if crf is not None:
         refine(cams, flags.FLAGS.crf_processes, work["overwrite"], **crf)
     if walk is not None:
-        labels = _OUTPUT.value or flags.FLAGS.affinity_run
         infer_walk.walk(cams, affinity, labels, work["batch_size"], work["overwrite"], **walk)
         output = labels
     if _OVERLAYS.value:
@@ -232,6 +244,8 @@ def _write_overlays(source, masks, output):
 def _infer_on_beam(run, maps, runner_options, threshold, crf, walk):
     from wsss_tf.runs import infer_beam
 
+    if "://" not in _OUTPUT.value:
+        _hold(_OUTPUT.value)
     source = run.split_source(_SPLIT.value) if _SPLIT.value else None
     infer_beam.infer_on_beam(
         (run.folder.path, _CHECKPOINT.value, maps, flags.FLAGS.affinity_run),

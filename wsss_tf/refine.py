@@ -9,6 +9,7 @@ interrupted command can be run again. TensorFlow is not loaded where the picture
 from absl import flags
 
 from wsss_tf import command, command_flags
+from wsss_tf.files.run_folder import RunFolder
 
 command_flags.define_cams()
 command_flags.define_crf()
@@ -23,6 +24,7 @@ def main():
     from wsss_tf.runs.refine import refine
 
     values = flags.FLAGS
+    command.hold(RunFolder(values.run_dir).writing(values.split))
     cams = open_cam_run(
         values.run_dir,
         values.split,

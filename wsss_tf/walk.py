@@ -9,6 +9,7 @@ there and newer than their CAMs are kept, so an interrupted command can be run a
 from absl import flags
 
 from wsss_tf import command, command_flags
+from wsss_tf.files.run_folder import RunFolder
 
 command_flags.define_cams()
 command_flags.define_walk()
@@ -32,6 +33,8 @@ def main():
     values = flags.FLAGS
     output = _OUTPUT.value or values.affinity_run
     infer_walk.check_folders(values.run_dir, values.affinity_run, output)
+    command.hold(RunFolder(values.run_dir).reading(values.split))
+    command.hold(RunFolder(output).writing(values.split))
     cams = open_cam_run(
         values.run_dir,
         values.split,

@@ -9,6 +9,7 @@ from PIL import Image
 from wsss_tf.data.lists import evenly_spread
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
+from wsss_tf.files.pictures import DAMAGED
 from wsss_tf.masks import IGNORE
 
 SAMPLE = 200
@@ -86,7 +87,7 @@ def _look(path):
         try:
             with Image.open(path) as picture:
                 return _Seen(None, picture.mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DAMAGED:
             return _Seen(None)
     return _Seen(frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()))
 

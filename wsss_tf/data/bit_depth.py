@@ -3,6 +3,8 @@
 import tensorflow as tf
 
 from wsss_tf.data.lists import evenly_spread
+from wsss_tf.files import images
+from wsss_tf.files.pixel_limit import check_size
 
 _HEADERS, _PICTURES = 500, 24
 # A camera's 10 to 14 bits.
@@ -43,7 +45,9 @@ def _is_deep(path):
 def _largest(path):
     """Return the largest value of the colours; 0 if it cannot be read (others say so)."""
     try:
-        picture = tf.io.decode_png(tf.io.read_file(path), channels=3, dtype=tf.uint16).numpy()
-    except tf.errors.OpError:
+        contents = tf.io.read_file(path)
+        check_size(*images.png_size(contents).numpy().tolist())
+        picture = tf.io.decode_png(contents, channels=3, dtype=tf.uint16).numpy()
+    except (tf.errors.OpError, ValueError):
         return 0
     return int(picture.max())

@@ -14,6 +14,7 @@ from wsss_tf.data.source import error_in_short
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.files.pictures import other_format
+from wsss_tf.files.text import is_utf8, printable
 from wsss_tf.masks import IGNORE
 
 _NO_LABEL = "it has no label"
@@ -27,14 +28,14 @@ _LABEL_HINT = (
 def check(source, skip_bad_images=False, cache=None, require_labels=False):
     """Check that every example of a source can be used.
 
-    An example is bad if its image or mask cannot be decoded, the mask has another size than the
-    image or a value that is neither a class (0..K-1) nor 255, or if it has no label where one is
-    required. Sources without files are checked for labels only.
+    An example is bad if its name is not UTF-8, its image or mask cannot be decoded, the mask has
+    another size than the image or a value that is neither a class (0..K-1) nor 255, or if it has no
+    label where one is required. Sources without files are checked for labels only.
 
     Args:
       source: `data.source.Source`.
       skip_bad_images: leave bad examples out instead of stopping at the first.
-      cache: path of a JSON file that remembers size and time of the files found good, so that a
+      cache: path of a JSON file that remembers size and times of the files found good, so that a
         resumed run need not decode them again; None to remember nothing. It is not used where there
         are masks: a source does not say which files those are.
       require_labels: an example of which nothing is known (`Source.unlabelled`) is bad, as weak
@@ -47,17 +48,30 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
       UserError: an example is bad (the message gives id, path and reason), and `skip_bad_images` is
         false or nothing is left.
     """
+    misnamed = _misnamed(source)
+    if misnamed and skip_bad_images and len(misnamed) < len(source):
+        bad = [(source.ids[position], misnamed[position]) for position in misnamed]
+        source = source.select([i for i in range(len(source)) if i not in misnamed])
+        source, more = check(source, skip_bad_images, cache, require_labels)
+        return source, sorted(bad + more)
     reasons = {}
 
     def report(position, reason):
         reasons[position] = reason
         if not skip_bad_images:
-            path = f" ({_files(source)[position]})" if _files(source) else ""
+            path = f" ({printable(_files(source)[position])})" if _files(source) else ""
             raise UserError(
                 f"{source.name}: image {source.ids[position]!r}{path} of split {source.split!r}: "
                 f"{reason}; {_LABEL_HINT if reason == _NO_LABEL else _HINT}"
             )
 
+    for position, reason in misnamed.items():
+        report(position, reason)
+    if len(misnamed) == len(source):
+        raise UserError(
+            f"{source.name}: all {len(source)} images of split {source.split!r} are bad, the first "
+            f"is {source.ids[0]!r}: {misnamed[0]}."
+        )
     unlabelled = set(np.flatnonzero(source.unlabelled()).tolist()) if require_labels else set()
     in_doubt = unlabelled
     if _files(source) is not None:
@@ -76,6 +90,17 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
             f"is {bad[0][0]!r}: {bad[0][1]}."
         )
     return source.select(good), bad
+
+
+def _misnamed(source):
+    """Return {position: reason} of the examples whose names are not UTF-8."""
+    names = zip(source.ids, source.paths or source.ids, source.mask_paths or source.ids)
+    return {
+        position: f"its name is not UTF-8 ({printable(name)}); rename it"
+        for position, several in enumerate(names)
+        for name in several[:1]
+        if any(not is_utf8(text) for text in several)
+    }
 
 
 def _check_files(source, unlabelled, cache, report):
@@ -191,12 +216,16 @@ def _size(size):
 
 
 def _fingerprint(path):
-    """Return [size in bytes, modification time in ns] of a file, None if there is none."""
+    """Return [size in bytes, times of modification and of change in ns]; None for no file.
+
+    The second time is the system's: a file that was replaced by another one of its size and time of
+    modification has another.
+    """
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _read_cache(path):

@@ -1,6 +1,7 @@
 """What a data set looks like to the rest of the package: names, labels, and access by position."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -153,6 +154,9 @@ def file_source(
     image_paths = tuple(map(str, image_paths))
     has_masks = mask_paths is not None and any(map(str, mask_paths))
     mask_paths = tuple(map(str, mask_paths)) if has_masks else None
+    # As bytes: names need not be UTF-8. `data.checks` sees to those that are not.
+    image_files = list(map(os.fsencode, image_paths))
+    mask_files = list(map(os.fsencode, mask_paths or ()))
 
     def read_mask(path):
         mask = images.decode_mask(tf.io.read_file(path))
@@ -161,10 +165,10 @@ def file_source(
         return tf.gather(tf.constant(mask_values, tf.uint8), tf.cast(mask, tf.int32))
 
     def read(index):
-        image = images.decode_image(tf.io.read_file(tf.gather(tf.constant(image_paths), index)))
+        image = images.decode_image(tf.io.read_file(tf.gather(tf.constant(image_files), index)))
         example = {"image": image}
         if has_masks:
-            path = tf.gather(tf.constant(mask_paths), index)
+            path = tf.gather(tf.constant(mask_files), index)
             example["mask"] = tf.cond(
                 path == "",
                 lambda: tf.fill(tf.shape(image)[:2], tf.constant(IGNORE, tf.uint8)),

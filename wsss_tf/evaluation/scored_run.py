@@ -1,7 +1,5 @@
 """What every kind of scoring reads from a run folder and writes into it."""
 
-import json
-
 import numpy as np
 
 from wsss_tf.errors import UserError
@@ -20,15 +18,9 @@ def positions_to_score(run_dir, source):
     Raises:
       UserError: that file cannot be read, or leaves nothing.
     """
-    path = RunFolder(run_dir).bad_images
-    skipped = []
-    if path.is_file():
-        try:
-            pairs = [(str(image_id), str(why)) for image_id, why in json.loads(path.read_text())]
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: not a list of [id, reason]: {error}; delete it.") from error
-        ids = set(source.ids)
-        skipped = sorted(pair for pair in dict(pairs).items() if pair[0] in ids)
+    run, ids = RunFolder(run_dir), set(source.ids)
+    path = run.bad_images
+    skipped = sorted(pair for pair in run.read_bad_images().items() if pair[0] in ids)
     skipped_ids = {image_id for image_id, _ in skipped}
     positions = [i for i, image_id in enumerate(source.ids) if image_id not in skipped_ids]
     if not positions:

@@ -14,12 +14,17 @@ import tensorflow as tf
 from PIL import Image
 
 from wsss_tf.errors import UserError
-from wsss_tf.files.pictures import ORIENTATION_TAG
+from wsss_tf.files.pictures import DAMAGED, MOST_SEGMENTS, ORIENTATION_TAG
+from wsss_tf.files.pixel_limit import HINT, MAX_PIXELS, check_size
 from wsss_tf.files.png import palette as palette
 from wsss_tf.files.png import save_mask as save_mask
 
 _NOT_A_MASK = "a mask must be a palette or 8-bit grey PNG"
 _EXIF_BYTES = 64 * 1024
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+# So many chunks are looked through before the pixels of a mask; real ones have a few.
+_MOST_CHUNKS = 200
 
 # Of a file's bytes; traced once a process, since what they do with single bytes is many operations.
 _of_contents = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
@@ -42,8 +47,11 @@ def decode_image(contents):
       within 1, and 16-bit grey, which Pillow clips).
 
     Raises:
-      InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG (WebP, say).
+      InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG (WebP, say); or it has
+        more pixels than `pixel_limit.MAX_PIXELS`, before anything is decoded.
     """
+    zero = _fault_as_error(_picture_fault(contents))
+    contents = tf.strings.substr(contents, zero, tf.strings.length(contents))
     # This op tells the format by the bytes and reads PNG too. The accurate DCT is Pillow's.
     image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
     # Of a WebP file it makes [1, h, w, 3], whatever its static shape says.
@@ -52,6 +60,50 @@ def decode_image(contents):
     image = tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
     image.set_shape([None, None, 3])
     return image
+
+
+def _picture_fault(contents):
+    """Return what is wrong with a picture by its header, a scalar string; "" if nothing is."""
+    is_png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
+    is_jpeg = tf.strings.substr(contents, 0, len(_JPEG)) == _JPEG
+    # What is neither is left to the decoder, which says so, but for what it would decode.
+    size = tf.case(
+        [
+            (is_png, lambda: png_size(contents)),
+            (is_jpeg, lambda: tf.image.extract_jpeg_shape(contents, tf.int64)[:2]),
+        ],
+        default=lambda: tf.zeros([2], tf.int64),
+    )
+    is_webp = tf.strings.substr(_head(contents), 8, 4) == b"WEBP"
+    return tf.where(is_webp, "neither a JPEG nor a PNG", _size_fault(size))
+
+
+def png_size(contents):
+    """Return (height, width), int64 [2], of the header of a PNG; zeros where it is cut off."""
+    numbers = tf.strings.substr(_head(contents), 16, 8)
+    numbers = tf.io.decode_raw(numbers, tf.int32, little_endian=False, fixed_length=8)
+    return tf.cast(numbers[::-1], tf.int64)
+
+
+def _head(contents):
+    """Return the first 24 bytes and zeros behind them: to read beyond the end is an error."""
+    return tf.strings.join([tf.strings.substr(contents, 0, 24), b"\0" * 24])
+
+
+def _size_fault(size):
+    too_large = tf.reduce_prod(size) > MAX_PIXELS
+    message = tf.strings.format("it is {} x {} (height x width), " + HINT, [size[0], size[1]])
+    return tf.where(too_large, message, "")
+
+
+def _fault_as_error(fault):
+    """Return the int32 0, or fail with a message where there is one.
+
+    An assertion is stateful: it would have every mask decoded even where only the image is used.
+    Reading a number fails with the text in its message, and is pruned with the rest. The result has
+    to be used: a mere control dependency on such an operation is optimised away.
+    """
+    return tf.strings.to_number(tf.where(fault == "", "0", fault), tf.int32)
 
 
 def _upright(image, orientation):
@@ -101,7 +153,9 @@ def _exif_orientation(contents):
         return [position + 2 + number(position + 2, 2, little_endian=False)]
 
     first = tf.where(equal(tf.constant(0), b"\xff\xd8"), 2, size)
-    [segment] = tf.while_loop(is_other_segment, next_segment, [first])
+    [segment] = tf.while_loop(
+        is_other_segment, next_segment, [first], maximum_iterations=MOST_SEGMENTS
+    )
 
     # Inside it a TIFF header with its own byte order, then a directory of 12-byte entries.
     tiff = segment + 10
@@ -247,12 +301,10 @@ def decode_mask(contents):
     bit_depth, colour_type = tf.cast(header[24], tf.int32), tf.cast(header[25], tf.int32)
     is_index = (colour_type == 3) | (colour_type == 0)
     is_mask = is_png & is_index & (bit_depth >= 1) & (bit_depth <= 8) & (size >= 33)
-    # An assertion is stateful: it would have every mask decoded even where only the image is used.
-    # Reading a number fails with the text in its message, and is pruned with the rest. The result
-    # has to be used: a mere control dependency on such an operation is optimised away.
     kind = tf.strings.format(", not one of depth {} and type {}", [bit_depth, colour_type])
     complaint = _NOT_A_MASK + tf.where(is_png, kind, ", this is no PNG")
-    zero = tf.strings.to_number(tf.where(is_mask, "0", complaint), tf.int32)
+    fault = tf.where(is_mask, _size_fault(png_size(contents)), complaint)
+    zero = _fault_as_error(fault)
     contents = tf.strings.substr(contents, zero, size)
     bit_depth += zero
 
@@ -288,8 +340,11 @@ def _as_grey_png(contents, header):
         inside = (length >= 0) & (length <= size - position)
         return [tf.where(inside, position + length + 12, size)]
 
-    [data] = tf.while_loop(is_before_data, next_chunk, [tf.constant(33)])
-    data = tf.minimum(data, size)
+    [data] = tf.while_loop(
+        is_before_data, next_chunk, [tf.constant(33)], maximum_iterations=_MOST_CHUNKS
+    )
+    # Behind too many chunks there are no pixel data, of which decoding complains.
+    data = tf.cond(is_before_data(data), lambda: size, lambda: tf.minimum(data, size))
 
     crc = tf.where(header[25] == 3, _other_colour_type(header[29:33]), header[29:33])
     parts = [
@@ -357,11 +412,12 @@ def load_mask(path):
     try:
         contents = pathlib.Path(path).read_bytes()
         with Image.open(io.BytesIO(contents)) as picture:
+            check_size(picture.height, picture.width)
             if picture.format != "PNG" or picture.mode not in ("P", "L", "1"):
                 raise UserError(f"{path}: {_NOT_A_MASK}, not {picture.format} {picture.mode}.")
             mask = np.array(picture, np.uint8)
             is_spread = picture.mode == "L"
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on broken files.
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as a mask: {error}") from error
     bit_depth = contents[24]
     return mask // (255 // (2**bit_depth - 1)) if is_spread else mask

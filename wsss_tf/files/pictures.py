@@ -6,11 +6,13 @@ What Pillow decodes in another way, or not at all, is left to TensorFlow, which 
 import io
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 from PIL import Image
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, without_nodes
+from wsss_tf.files.pixel_limit import check_size
 
 # Kinds of pixels of which both libraries make the same colours; not CMYK, nor grey of 16 bits.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -28,6 +30,23 @@ _FORMATS = {
 }
 _PHONE_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 EXIF_BYTES = 64 * 1024
+# So many segments of a JPEG are looked through for its orientation; real ones have it in the first.
+MOST_SEGMENTS = 200
+# What Pillow raises on broken files, and on those that would take a lot of memory.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 ORIENTATION_TAG = 0x0112
 # What undoes each Exif orientation.
 _UPRIGHT = {
@@ -87,13 +106,13 @@ def _by_pillow(contents):
     """Return the picture; None where TensorFlow's may differ, or where it cannot be read."""
     try:
         with Image.open(io.BytesIO(contents), formats=("JPEG", "PNG")) as picture:
+            check_size(picture.height, picture.width)
             if picture.mode not in _MODES:
                 return None
             turn = _UPRIGHT.get(exif_orientation(contents))
             picture = picture.convert("RGB")
             return np.array(picture if turn is None else picture.transpose(turn))
-    # Pillow raises these on broken files, and refuses what would take a lot of memory.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except DAMAGED:
         return None
 
 
@@ -105,7 +124,7 @@ def _by_tensorflow(path, contents):
     try:
         return images.decode_image(tf.constant(contents)).numpy()
     except tf.errors.OpError as error:
-        reason = error.message.split("[Op:")[0].split("[[{{")[0].strip()
+        reason = without_nodes(error.message.split("[Op:")[0]).split("convert string: ")[-1]
         if (inside := other_format(contents)) is not None:
             reason = f"{inside}; convert it to JPEG or PNG."
         raise UserError(f"{path}: cannot be read as a picture: {reason}") from error
@@ -129,7 +148,7 @@ def exif_orientation(contents):
     """Return the orientation, 1..8, that the Exif segment of a JPEG gives; 1 if there is none.
 
     As `images.decode_image` reads it: of Exif segments only the first counts, if it begins in the
-    first 64 KiB, and of a PNG none.
+    first 64 KiB behind `MOST_SEGMENTS` others at most, and of a PNG none.
 
     Args:
       contents: bytes of the file.
@@ -139,7 +158,9 @@ def exif_orientation(contents):
         return 1
     # A JPEG is a chain of segments: 0xFF, a code, and a big-endian length that counts itself.
     position = 2
-    while position + 4 <= len(head) and head[position] == 0xFF and head[position + 1] != 0xDA:
+    for _ in range(MOST_SEGMENTS + 1):
+        if position + 4 > len(head) or head[position] != 0xFF or head[position + 1] == 0xDA:
+            break
         if head[position + 1] == 0xE1 and head[position + 4 : position + 10] == b"Exif\0\0":
             return _orientation_in(head[position + 10 :])
         position += 2 + struct.unpack_from(">H", head, position + 2)[0]

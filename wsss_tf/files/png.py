@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.pictures import DAMAGED
+from wsss_tf.files.pixel_limit import check_size
 from wsss_tf.files.run_folder import atomic_path
 
 PROBABILITY_ONE = 65535  # the value of a 16-bit pixel that stands for 1
@@ -87,9 +89,10 @@ def load_probabilities(path):
     """
     class_ids, (height, width) = probabilities_header(path)
     try:
+        check_size(height, width)
         with Image.open(path) as picture:
             levels = np.frombuffer(picture.tobytes(), "<u2")
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     maps = levels.reshape(len(class_ids), height, width).transpose(1, 2, 0)
     return class_ids, np.ascontiguousarray(maps, np.float32) / PROBABILITY_ONE
@@ -107,7 +110,7 @@ def probabilities_header(path):
             text = getattr(picture, "text", {}).get("class_ids", "")
             class_ids = np.array(text.split(), np.int32)
             fits = picture.mode == "I;16" and len(class_ids) and not stacked % len(class_ids)
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not fits:
         raise UserError(f"{path}: holds no probability maps; write it anew with wsss_tf.refine.")

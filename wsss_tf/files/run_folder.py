@@ -1,6 +1,7 @@
 """The files of a run and how they are written: atomically, and without pickle.
 
-RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json  bad_images.json
+RUN/config.gin  config.json  class_names.txt  checkpoints/  tensorboard/
+RUN/checked_images.json  bad_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
 RUN/found_labels.csv  overlays/<id>.jpg
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
@@ -21,12 +22,13 @@ import contextlib
 import json
 import os
 import pathlib
-import uuid
-import zipfile
 
 import numpy as np
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import UserError, is_no_room, warn
+from wsss_tf.files.left_overs import remove_files, temporary_name
+from wsss_tf.files.lock import TRAINING, at_work, holder
+from wsss_tf.files.npz import read_npz
 from wsss_tf.files.text import check_one_line, read_text
 
 
@@ -38,13 +40,17 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: savers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if is_no_room(error):
+            error.filename = error.filename or str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide the error that led here
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path, text):
@@ -56,6 +62,21 @@ def write_text(path, text):
 def write_json(path, value):
     """Write `value` to `path` atomically as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path, kind=dict):
+    """Return what a JSON file of the package's own holds: a `kind`.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_bytes())
+        if not isinstance(value, kind):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        return value
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); delete it.") from error
 
 
 CRF_NAMES = ("crf_low", "crf_high")
@@ -86,6 +107,11 @@ class RunFolder(os.PathLike):
     def config(self):
         """The configuration that it was trained with, gin."""
         return self.path / "config.gin"
+
+    @property
+    def plain_config(self):
+        """The same as plain values, JSON: what inference, scores and export need of it."""
+        return self.path / "config.json"
 
     @property
     def class_names(self):
@@ -204,6 +230,45 @@ class RunFolder(os.PathLike):
         """Scores of CAMs over the background threshold, a picture."""
         return self.path / "curves.png"
 
+    # === Work ===
+
+    def training(self):
+        """Return a context in which nobody else trains in this folder, which is made."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self._at_work(TRAINING)
+
+    def writing(self, split):
+        """Return one in which nobody else writes or reads what belongs to a split's pictures."""
+        return self._at_work(f"labels of {split}")
+
+    def reading(self, split):
+        """Return one in which nobody writes it; others may read it too."""
+        return self._at_work(f"labels of {split}", is_shared=True)
+
+    def _at_work(self, on, is_shared=False):
+        if not self.path.is_dir():  # what comes next says so
+            return contextlib.nullcontext()
+        return at_work(self.path, on, str(self.path), is_shared, self.remove_left_overs)
+
+    def warn_of_training(self):
+        """Say so where the run is still trained, and its network about to be used as it is."""
+        who = holder(self.path, TRAINING)
+        if who is not None:
+            warn(f"{self.path}: is being trained by {who}; its network is used as it is now.")
+
+    def remove_left_overs(self):
+        """Remove what killed processes have left, but for checkpoints, which training sees to."""
+        remove_files(self.path, earlier=False)
+        for folder in (
+            self.cams,
+            self.pseudo_labels,
+            self.predictions,
+            self.overlays,
+            *map(self.crf_maps, CRF_NAMES),
+            *map(self.crf_labels, CRF_NAMES),
+        ):
+            remove_files(folder, below=True)
+
     # === Reading ===
 
     def read_class_names(self):
@@ -225,6 +290,21 @@ class RunFolder(os.PathLike):
         for name in class_names:
             check_one_line(name, self.class_names)
         write_text(self.class_names, "\n".join(class_names) + "\n")
+
+    def read_bad_images(self):
+        """Return {id: reason} of the pictures left out; empty where none were.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if not self.bad_images.is_file():
+            return {}
+        try:
+            return {str(image_id): str(why) for image_id, why in read_json(self.bad_images, list)}
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.bad_images}: not a list of [id, reason]: {error}; delete it."
+            ) from error
 
     def require_cams(self, image_ids, split):
         """Check that images have CAM files.
@@ -250,8 +330,10 @@ class RunFolder(os.PathLike):
         Raises:
           UserError: the file is missing or broken.
         """
-        with self._broken_cam(image_id), np.load(self.cam(image_id), allow_pickle=False) as file:
-            return file["class_ids"]
+        with self._broken_cam(image_id):
+            class_ids = read_npz(self.cam(image_id), ["class_ids"])["class_ids"]
+            _check_class_ids(class_ids)
+            return class_ids
 
     def read_cams(self, image_id, size=None):
         """Return (class_ids int32 [P], cams float16 [P, h, w]) of an image.
@@ -277,7 +359,7 @@ class RunFolder(os.PathLike):
         """Name the CAM file that cannot be read."""
         try:
             yield
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.cam(image_id)}: cannot be read as a CAM file: {error}; delete it and infer "
                 "again."
@@ -326,6 +408,25 @@ def save_cams(folder, image_id, class_ids, cams):
 
 
 def load_cams(folder, image_id):
-    """Return `(class_ids int32 [P], cams float16 [P, h, w])` as `save_cams` wrote them."""
-    with np.load(cam_path(folder, image_id), allow_pickle=False) as file:
-        return file["class_ids"], file["cams"]
+    """Return `(class_ids int32 [P], cams float16 [P, h, w])` as `save_cams` wrote them.
+
+    Raises:
+      OSError, ValueError: the file cannot be read, or is damaged.
+    """
+    arrays = read_npz(cam_path(folder, image_id), ["class_ids", "cams"])
+    class_ids, cams = arrays["class_ids"], arrays["cams"]
+    _check_class_ids(class_ids)
+    if cams.ndim != 3 or cams.dtype != np.float16 or len(cams) != len(class_ids):
+        raise ValueError(
+            f"maps {cams.shape} of {cams.dtype} do not belong to {len(class_ids)} classes"
+        )
+    if not np.isfinite(cams).all():
+        raise ValueError("its maps have values that are no numbers")
+    return class_ids, cams
+
+
+def _check_class_ids(class_ids):
+    if class_ids.ndim != 1 or class_ids.dtype != np.int32:
+        raise ValueError(f"class_ids are {class_ids.shape} of {class_ids.dtype}")
+    if class_ids.size and not (class_ids[0] > 0 and (np.diff(class_ids) > 0).all()):
+        raise ValueError("class_ids are not ascending from 1")

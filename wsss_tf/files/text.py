@@ -40,3 +40,17 @@ def check_one_line(name, where):
             f"{where}: the class name {name!a} is empty or has a character in it that ends a "
             "line, so it would be two names when it is read again; write a space there."
         )
+
+
+def is_utf8(name):
+    """Return whether a file's name, as Python gives it, is UTF-8 on disk."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name):
+    """Return a file's name with the bytes that are not UTF-8 as escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from wsss_tf import ops
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.files.npz import read_npz
 
 NO_CUE = 255
 
@@ -124,9 +125,8 @@ def load_rows(path):
       UserError: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            cues = file["cues"].astype(np.int32)
-    except (OSError, ValueError, KeyError) as error:
+        cues = read_npz(path, ["cues"])["cues"].astype(np.int32)
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as cues: {error}") from error
     if cues.ndim != 2 or len(cues) != 3:
         raise UserError(f"{path}: cues have the shape {cues.shape}, not (3, N).")

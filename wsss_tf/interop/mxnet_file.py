@@ -36,7 +36,7 @@ def read_mxnet(path):
         return _parse(_Bytes(path.read_bytes()), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    except _Short as error:
+    except (_Short, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path}: is damaged or cut short, {error}.") from error
 
 

@@ -8,6 +8,8 @@ Only rebuilt dense tensors and containers are accepted, much as by `weights_only
 
 import collections
 import dataclasses
+import io
+import math
 import pathlib
 import struct
 import zipfile
@@ -20,6 +22,9 @@ from wsss_tf.interop import restricted_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_MOST_REPEATED = 2**20
+# No more comes out of a byte that was compressed by `zlib`.
+_MOST_OF_A_BYTE = 1032
 _STORAGES = {
     "Float": "float32",
     "Double": "float64",
@@ -89,6 +94,9 @@ class _Tensor:
             raise ValueError(f"shape {self.shape} with strides {self.strides}")
         if 0 in self.shape:
             return np.zeros(self.shape, "float32")
+        # Steps of 0 make any number of values of one.
+        if math.prod(self.shape) > max(len(values), _MOST_REPEATED):
+            raise ValueError(f"shape {self.shape} of a storage of {len(values)}")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
         if last >= len(values):
             raise ValueError(f"value {last} of a storage of {len(values)}")
@@ -158,7 +166,7 @@ def _read_zip(file, path):
                 f"{path}: refused, because it is a TorchScript program; save the state dict "
                 "with torch.save instead."
             )
-        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in names and _member(archive, f"{folder}byteorder") != b"little":
             raise UserError(f"{path}: was written on a big-endian machine; only little is read.")
         storages = {}
 
@@ -167,15 +175,24 @@ def _read_zip(file, path):
             _check_kind(kind)
             if key not in storages:
                 storage = _Storage(dtype)
-                values = np.frombuffer(archive.read(f"{folder}data/{key}"), storage.stored)
+                values = np.frombuffer(_member(archive, f"{folder}data/{key}"), storage.stored)
                 if len(values) != count:
                     raise ValueError(f"storage {key} has {len(values)} values instead of {count}")
                 storage.values = values
                 storages[key] = storage
             return storages[key]
 
-        with archive.open(pickles[0]) as pickled:
-            return restricted_pickle.load(pickled, path, _ALLOWED, persistent_load)
+        pickled = io.BytesIO(_member(archive, pickles[0]))
+        return restricted_pickle.load(pickled, path, _ALLOWED, persistent_load)
+
+
+def _member(archive, name):
+    """Return the bytes of a member, which torch.save does not compress, and others little."""
+    info = archive.getinfo(name)
+    kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if info.compress_type not in kinds or info.file_size > _MOST_OF_A_BYTE * info.compress_size:
+        raise ValueError(f"{name} of {info.compress_size} bytes cannot be of {info.file_size}")
+    return archive.read(info)
 
 
 def _read_pickles(file, path):

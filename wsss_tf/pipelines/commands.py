@@ -31,7 +31,7 @@ def run_command(arguments, lock, beside=None, cores=None):
 
     Args:
       arguments: its name and its flags, strings.
-      lock: file descriptor to inherit.
+      lock: file descriptor to inherit; None for none.
       beside: what each line that it prints begins with, where other commands print too; None for a
         command that has the terminal for itself.
       cores: threads that TensorFlow is to compute with, if the user has not said how many.
@@ -47,7 +47,7 @@ def run_command(arguments, lock, beside=None, cores=None):
     environment = {**os.environ, command.PARENT_PIPE: str(read_end)}
     if cores:
         environment.setdefault("TF_NUM_INTRAOP_THREADS", str(cores))
-    options = {"env": environment, "pass_fds": (read_end, lock)}
+    options = {"env": environment, "pass_fds": [fd for fd in (read_end, lock) if fd is not None]}
     if lines:
         # As a terminal's, each line is to be seen when it is written.
         options["stdout"] = lines.write_end

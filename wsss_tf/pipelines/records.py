@@ -13,7 +13,6 @@ No TensorFlow here: what a stage does is a command of its own, or a function tha
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -23,6 +22,7 @@ import time
 import uuid
 
 from wsss_tf.errors import UserError
+from wsss_tf.files import lock as lock_lib
 from wsss_tf.files import run_folder
 from wsss_tf.pipelines import commands
 from wsss_tf.runs import recipe
@@ -366,26 +366,13 @@ def minutes_text(record):
 
 @contextlib.contextmanager
 def locked(run_dir):
-    """Hold the folder's lock; yields its file descriptor, which commands inherit.
+    """Hold the folder's lock; yields its file descriptor, which commands inherit, or None.
 
     So it is held until the last command has ended too, should this process be killed.
 
     Raises:
       UserError: another process has held it for seconds.
     """
-    folder = pathlib.Path(run_dir) / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    with (folder / "lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{run_dir}: another process is at work on this pipeline; wait for it, or "
-                        "end it."
-                    ) from None
-                time.sleep(0.1)
-        yield file.fileno()
+    path = pathlib.Path(run_dir) / "stages" / "lock"
+    with lock_lib.locked(path, f"--run_dir={run_dir}", seconds=_LOCK_SECONDS) as descriptor:
+        yield descriptor

@@ -1,7 +1,5 @@
 """The scores of a pipeline's stages, and its report."""
 
-import json
-
 import numpy as np
 from PIL import Image
 
@@ -75,7 +73,7 @@ def _rows(context, reference):
     rows, notes, mious = [], [], {}
     if LABEL_SCORES in context.planned:
         path = context.run_dir / f"{LABEL_SCORES}.json"
-        labels = json.loads(path.read_text(encoding="utf-8"))
+        labels = run_folder.read_json(path)
         rows += [_row(what, metrics) for what, metrics in labels.get("scores", {}).items()]
         notes += [labels["unscored"]] if "unscored" in labels else []
     for maps in _all_maps(context):
@@ -91,7 +89,7 @@ def _rows(context, reference):
         if one.scores.path is None:
             notes.append(one.scores.note)
             continue
-        metrics = json.loads(one.scores.path.read_text(encoding="utf-8"))
+        metrics = run_folder.read_json(one.scores.path)
         rows.append(_row(one.scores.what, metrics))
         mious[name] = metrics["miou"]
     if reference in mious and mious[reference] > 0 and len(mious) > 1:
@@ -219,7 +217,7 @@ def _cam_metrics(maps, split):
     """Return what the report's slider is made from: the scores of `score_labels`, if it has any."""
     path = RunFolder(maps.run).metrics(split)
     if path.is_file():
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = run_folder.read_json(path)
         if "sweep" in metrics:
             return metrics
     threshold = maps.background_threshold
@@ -240,7 +238,7 @@ def _shown(context, maps, load, position):
 
     class_ids = cams = None
     if maps is not None:
-        class_ids, cams = run_folder.load_cams(RunFolder(maps.run).cams, image_id)
+        class_ids, cams = RunFolder(maps.run).read_cams(image_id)
     return Shown(
         image_id=image_id,
         image=example["image"],

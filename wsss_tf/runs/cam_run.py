@@ -83,8 +83,11 @@ def _source_of_recipe(folder, split, record, gin_bindings):
             f"--run_dir={run_dir}: holds no CAMs of split {split!r}, and no config.gin; check the "
             "path, or first run wsss_tf.infer."
         )
+    from wsss_tf.runs.recipe import check_recorded_bindings
     from wsss_tf.runs.trained_run import open_run
 
+    if record is not None:
+        check_recorded_bindings(run_dir, record.gin_bindings)
     run = open_run(run_dir, bindings)
     if run.recipe.predicts_masks:
         raise UserError(f"--run_dir={folder.path}: its network predicts masks and gives no CAMs.")

@@ -3,13 +3,15 @@
 import dataclasses
 import logging
 import pathlib
+import tokenize
 from collections.abc import Callable
 
 import gin
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.folder_layout import ROOT_BINDING
-from wsss_tf.files.run_folder import RunFolder, write_text
+from wsss_tf.files.run_folder import RunFolder, read_json, write_json, write_text
+from wsss_tf.runs import plain_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,35 +170,78 @@ def _parse(path):
         gin.parse_config(lines)
 
 
-def load(gin_files, gin_bindings=(), kind=Recipe):
+def load(gin_files, gin_bindings=(), kind=Recipe, text=None):
     """Parse gin files and bindings, later ones overriding earlier, and return the `Recipe`.
 
     Args:
       gin_files: paths, of files here or among the installed recipes.
       gin_bindings: strings such as "Recipe.batch_size=4".
       kind: another class that such files configure, to return one of it.
+      text: what comes before the files, gin text.
 
     Raises:
       UserError: a file is missing, a name unknown or misspelt, a required value not set.
     """
-    if not gin_files:
+    if not gin_files and text is None:
         raise UserError("no --gin_file; for example --gin_file=gin/seam.gin.")
     gin.clear_config()
     # gin logs an error for every folder in which it does not find an included file.
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    where = ""
     try:
+        if text is not None:
+            gin.parse_config(text)
         for path in gin_files:
+            where = f"--gin_file={path}"
             _parse(_find(path))
+        where = "--gin_bindings"
         gin.parse_config(list(gin_bindings))
+        where = "the settings"
         gin.finalize()
         return gin.get_configurable(kind)()
-    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, OSError) as error:
+    except _GIN_ERRORS as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"gin: {error}") from error
+        raise UserError(f"gin: {_gin_error(error, where, gin_bindings)}") from error
     finally:
         logging.disable(disabled)
+
+
+_GIN_ERRORS = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    AttributeError,
+    OSError,
+    NameError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+
+
+def _gin_error(error, where, gin_bindings):
+    """Return what is wrong, in a line that says where it stands if gin does not."""
+    if isinstance(error, SyntaxError):
+        text, number = (error.text or "").strip(), error.lineno or 0
+        lines = "\n".join(gin_bindings).splitlines()
+        if not text and where == "--gin_bindings" and 0 < number <= len(lines):
+            text = lines[number - 1]
+        text = f" ({text[:80]!r}{'...' if len(text) > 80 else ''})" if text else ""
+        file = f" of {error.filename}" if error.filename else ""
+        reason = (error.msg or "").splitlines()[0]
+        if reason.startswith("malformed node"):  # Python's words for it
+            reason = "no value; values are numbers, 'texts', lists, @functions and %macros"
+        return f"{where}: line {number}{file} cannot be read{text}: {reason}"
+    if isinstance(error, tokenize.TokenError):
+        message, (line, _) = error.args
+        return f"{where}: a bracket or a quote is not closed ({message}, line {line})"
+    if isinstance(error, RecursionError):
+        return f"{where}: it is included or called by itself, or its brackets are nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{where}: not a UTF-8 text file; save it as UTF-8"
+    return str(error).split("in config string:")[0].strip()  # all of them follow
 
 
 def with_folder(root, gin_files, gin_bindings):
@@ -242,21 +287,26 @@ _MOVED = {
 def load_run(run_dir, gin_bindings=()):
     """Return the `Recipe` that a run folder was trained with.
 
+    It is read from config.json, plain values; a folder without one is a program, see
+    `plain_config`.
+
     Raises:
       UserError: the folder holds no run, or one of a version whose settings were others.
     """
     run = RunFolder(run_dir)
-    config = run.config
-    if not config.is_file():
+    config, plain = run.config, _plain_text(RunFolder(run_dir))
+    if plain is None and not config.is_file():
         raise UserError(
             f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
         )
-    is_of_folder = "folder_source" in config.read_text(encoding="utf-8")
+    is_of_folder = "folder_source" in (plain or config.read_bytes().decode("utf-8", "replace"))
     if not is_of_folder and any(text.startswith(f"{ROOT_BINDING}=") for text in gin_bindings):
         raise UserError(
             f"--data: the run in {run.path} was not trained on a folder of pictures; pictures of "
             "another kind are labelled with --input=FOLDER of wsss_tf.infer."
         )
+    if plain is not None:
+        return load([], gin_bindings, text=plain)
     try:
         return load([config], gin_bindings)
     except UserError as error:
@@ -280,28 +330,80 @@ def _moved_bindings(config):
 def load_network(run_dir, checkpoint="last", for_inference=False):
     """Return the trained network of a run, a functional `keras.Model`.
 
+    One that this version of Keras cannot make again from its file is built from the run's recipe
+    and given the weights.
+
     Args:
       run_dir: run folder.
       checkpoint: "last", or "best" by validation.
       for_inference: fold BatchNorm into convolutions, as `models.folding.folded` does.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is damaged.
     """
-    import keras
+    from wsss_tf.training import networks
 
-    # Registers the layers, which a saved network names but does not hold.
-    import wsss_tf.models  # noqa: F401
-
-    path = RunFolder(run_dir).network(checkpoint)
+    run = RunFolder(run_dir)
+    run.warn_of_training()
+    path = run.network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
-    net = keras.saving.load_model(path, compile=False)
+    try:
+        net = networks.load_network(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        try:
+            net = _rebuilt(run, path)
+        except (UserError, ValueError) as second:
+            raise UserError(_not_readable(path, error, second)) from error
     if for_inference:
         from wsss_tf.models.folding import folded
 
         net = folded(net)
     return net
+
+
+def _rebuilt(run, path):
+    """Return a run's network, built from its recipe, with the weights of a file.
+
+    Raises:
+      ValueError, UserError: the file is damaged, or of another network.
+    """
+    import keras
+
+    from wsss_tf.training import networks
+
+    if networks.version_of(path) is None:
+        raise ValueError("it is no file of Keras")
+    settings, policy = gin.config_str(), keras.config.dtype_policy()
+    try:
+        recipe, class_names = load_run(run), run.read_class_names()
+        has_background = class_names[0] == "background"
+        keras.config.set_dtype_policy(recipe.precision)
+        count = len(class_names) - (has_background and not recipe.predicts_masks)
+        net = recipe.network(num_classes=count)
+        networks.load_weights_into(net, path)
+        return net
+    finally:
+        # Others may have been loaded, whose functions look their settings up when they are called.
+        keras.config.set_dtype_policy(policy)
+        gin.clear_config()
+        gin.parse_config(settings)
+
+
+def _not_readable(path, error, second):
+    import keras
+
+    from wsss_tf.training import networks
+
+    written, own = networks.version_of(path), keras.__version__
+    if written is None or written == own:
+        return f"{path}: is damaged, or no file of Keras ({error}); train again."
+    return (
+        f"{path}: was written by Keras {written} and cannot be read with {own} ({error}), nor do "
+        f"its weights fit the network of the recipe ({second}); use Keras {written}."
+    )
 
 
 def check_initial_weights(recipe):
@@ -329,8 +431,80 @@ def find_weights(path):
 def save_config(run_dir):
     """Write the operative configuration (defaults included) to the run folder and return it."""
     text = gin.operative_config_str()
-    write_text(RunFolder(run_dir).config, text)
+    _write_config(RunFolder(run_dir), text)
     return text
+
+
+def _write_config(run, text):
+    """Write a configuration as gin text and, where that is possible, as plain values."""
+    write_text(run.config, text)
+    plain = plain_config.from_gin(text, _FOLDERS)
+    if plain is None:
+        run.plain_config.unlink(missing_ok=True)
+        return
+    record = {
+        "format": plain_config.FORMAT,
+        "versions": _versions(),
+        "config.gin": plain_config.text_hash(text),
+    }
+    write_json(run.plain_config, {**record, **plain})
+
+
+def _versions():
+    import keras
+    import tensorflow as tf
+
+    import wsss_tf
+
+    return {
+        "wsss_tf": wsss_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def _plain_text(run):
+    """Return the gin text of a run's config.json; None where there is none.
+
+    Raises:
+      UserError: it holds anything but plain settings, or its config.gin has been changed.
+    """
+    path = run.plain_config
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if value.get("format") != plain_config.FORMAT:
+        raise UserError(
+            f"{path}: is of format {value.get('format')!r}, and {plain_config.FORMAT} is read; "
+            "update wsss_tf, or delete it if you trust config.gin, which is a program."
+        )
+    config = run.config
+    if config.is_file():
+        text = config.read_bytes().decode("utf-8", "replace")
+        if value.get("config.gin") != plain_config.text_hash(text):
+            raise UserError(
+                f"{config}: is not the one that {path.name} beside it was made from; undo the "
+                f"change (give --gin_bindings instead), or delete {path.name} if you trust "
+                "config.gin, which is a program."
+            )
+    try:
+        return plain_config.to_gin(value, _FOLDERS)
+    except ValueError as error:
+        raise UserError(f"{path}: is refused, because {error}.") from error
+
+
+def check_recorded_bindings(run_dir, bindings):
+    """Check gin bindings that a run folder's files hold, if it is one of plain values.
+
+    Raises:
+      UserError: they are more than settings.
+    """
+    run = RunFolder(run_dir)
+    if run.plain_config.is_file():
+        try:
+            plain_config.check_bindings(bindings, _FOLDERS)
+        except ValueError as error:
+            raise UserError(f"{run.cams}: a record is refused, because {error}.") from error
 
 
 def parsed_config():
@@ -343,5 +517,4 @@ def save_parsed_config(run_dir, comment):
 
     The operative configuration is that of what has been called, which is little there.
     """
-    text = f"# {comment}\n\n{parsed_config()}"
-    write_text(RunFolder(run_dir).config, text)
+    _write_config(RunFolder(run_dir), f"# {comment}\n\n{parsed_config()}")

@@ -1,6 +1,6 @@
 """Train a run: data, network and step from a recipe, put together in a run folder."""
 
-import json
+import contextlib
 
 import keras
 import tensorflow as tf
@@ -43,7 +43,13 @@ def train(recipe, run_dir, profile_steps=None):
     keras.config.set_dtype_policy(recipe.precision)
     # Before any operation: one over several hosts must be the first to use TensorFlow.
     strategy = make_strategy(recipe.devices, recipe.batch_size)
+    # Of several hosts one stands for all of them.
+    with run.training() if is_chief(strategy) else contextlib.nullcontext():
+        _train(recipe, run, strategy, profile_steps)
 
+
+def _train(recipe, run, strategy, profile_steps):
+    run_dir = run.path
     source = _training_source(recipe, run_dir)
     _check_class_names(run, source)
     labels_needed = recipe.weakly_supervised and recipe.require_labels
@@ -239,9 +245,9 @@ def checked_source(recipe, source, run_dir, require_labels=False):
         require_labels=require_labels,
     )
     if bad:
-        path = RunFolder(run_dir).bad_images
-        known = json.loads(path.read_text()) if path.is_file() else []
-        merged = {**dict(known), **dict(bad)}
+        run = RunFolder(run_dir)
+        path = run.bad_images
+        merged = {**run.read_bad_images(), **dict(bad)}
         write_json(path, sorted(merged.items()))
         print(f"{len(bad)} bad image(s) of split {source.split!r} skipped; see {path}.")
     return source

@@ -4,8 +4,8 @@
   python -m wsss_tf.serving.client --input=FOLDER --output=FOLDER2 --server=grpc://localhost:8500
 
 writes masks/<id>.png (palette masks), overlays/<id>.jpg and classes/<id>.json. A picture with a
-mask is left alone, so an interrupted command can be run again. Pictures that the server refuses are
-named, and listed in errors.json.
+mask is left alone, so an interrupted command can be run again. Pictures that the server refuses, or
+does not answer for within --timeout, are named, and listed in errors.json.
 """
 
 import concurrent.futures
@@ -20,7 +20,8 @@ from wsss_tf import command
 from wsss_tf.bounded_map import bounded_map
 from wsss_tf.errors import UserError, warn
 from wsss_tf.files import picture_files, run_folder
-from wsss_tf.serving.prediction import PictureRefused, ServerUnreachable
+from wsss_tf.files.pictures import DAMAGED
+from wsss_tf.serving.prediction import NoAnswerInTime, PictureRefused, ServerUnreachable
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of pictures; its subfolders are searched too.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.")
@@ -115,6 +116,14 @@ class Labeller:
         """Return where the mask of a picture goes."""
         return self.output / "masks" / f"{image_id}.png"
 
+    def is_server_there(self):
+        """Return whether the server still answers, to a question that takes it no time."""
+        try:
+            self.client.check()
+        except UserError:
+            return False
+        return True
+
     def label(self, image_id, path):
         """Ask for one picture and write mask, overlay and classes; the mask last: it is the proof.
 
@@ -124,7 +133,10 @@ class Labeller:
         prediction = self.client.predict(contents)
         if self.weight:
             keep = prediction.classes.get("background", {}).get("id") == 0
-            picture = overlay(contents, prediction.mask_bytes, self.weight, keep)
+            try:
+                picture = overlay(contents, prediction.mask_bytes, self.weight, keep)
+            except DAMAGED as error:
+                raise PictureRefused(f"its overlay cannot be drawn: {error}") from error
             with run_folder.atomic_path(self.output / "overlays" / f"{image_id}.jpg") as temporary:
                 picture.save(temporary, "JPEG", quality=90)
         run_folder.write_json(self.output / "classes" / f"{image_id}.json", prediction.classes)
@@ -141,7 +153,7 @@ def label_pictures(labeller, pictures, concurrency):
       concurrency: requests under way at a time.
 
     Returns:
-      {id: message} of the pictures that the server refused.
+      {id: message} of the pictures that the server refused, or took too long for.
 
     Raises:
       UserError: the server is gone; what was written stays.
@@ -152,6 +164,11 @@ def label_pictures(labeller, pictures, concurrency):
             labeller.label(image_id, path)
         except PictureRefused as error:
             return str(error)
+        except NoAnswerInTime:
+            # One picture that takes long must not keep all others from being labelled.
+            if not labeller.is_server_there():
+                raise
+            return "no answer within the time limit; give a longer --timeout, or a smaller picture"
 
     refused = {}
     with (

@@ -12,7 +12,7 @@ from tensorflow_serving.apis import (
 )
 
 from wsss_tf.errors import UserError
-from wsss_tf.serving.prediction import PictureRefused, Prediction, ServerUnreachable
+from wsss_tf.serving.prediction import NoAnswerInTime, PictureRefused, Prediction, ServerUnreachable
 
 _OUTPUTS = ("mask_bytes", "classes", "pixels", "scores")
 _AT_FAULT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
@@ -88,7 +88,8 @@ class GrpcClient:
         except grpc.RpcError as error:
             if error.code() in _AT_FAULT:
                 raise PictureRefused(_message(error)) from error
-            raise ServerUnreachable(
+            slow = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            raise (NoAnswerInTime if slow else ServerUnreachable)(
                 f"{self.target}: {error.code().name}, {_message(error)}"
             ) from error
         mask_bytes, classes, pixels, scores = (

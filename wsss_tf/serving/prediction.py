@@ -49,3 +49,7 @@ class PictureRefused(Exception):
 
 class ServerUnreachable(Exception):
     """No answer, after all the retries."""
+
+
+class NoAnswerInTime(ServerUnreachable):
+    """A server that is there has not answered within the time limit."""

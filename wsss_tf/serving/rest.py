@@ -9,7 +9,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from wsss_tf.errors import UserError
-from wsss_tf.serving.prediction import PictureRefused, Prediction, ServerUnreachable
+from wsss_tf.serving.prediction import NoAnswerInTime, PictureRefused, Prediction, ServerUnreachable
 
 # Overloaded, or between two versions: worth asking again.
 _PASSING = (429, 502, 503, 504)
@@ -78,6 +78,7 @@ class RestClient:
 
         Raises:
           PictureRefused: the server says that the picture is at fault.
+          NoAnswerInTime: it takes longer than `timeout`.
           ServerUnreachable: no answer after all the retries, or an error of the server.
         """
         instance = {"b64": base64.b64encode(contents).decode("ascii")}
@@ -86,7 +87,10 @@ class RestClient:
                 f"{self._model_url}:predict", json={"instances": [instance]}, timeout=self._timeout
             )
         except requests.RequestException as error:
-            raise ServerUnreachable(f"{self.url}: {type(error).__name__}") from error
+            # Behind retries it is an error of the connection that tells of it.
+            slow = isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error)
+            kind = NoAnswerInTime if slow else ServerUnreachable
+            raise kind(f"{self.url}: {type(error).__name__}") from error
         if answer.status_code == 400:
             raise PictureRefused(_message(answer))
         if answer.status_code != 200:

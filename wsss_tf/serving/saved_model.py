@@ -138,19 +138,13 @@ def _decode(contents, max_pixels):
     is_png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
     is_jpeg = tf.strings.substr(contents, 0, len(_JPEG)) == _JPEG
 
-    def png_size():
-        size = tf.io.decode_raw(
-            tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False, fixed_length=8
-        )
-        return tf.cast(size, tf.int64)
-
     kind = tf.debugging.Assert(
         is_png | is_jpeg, ["image_bytes: neither a JPEG nor a PNG"], summarize=1
     )
     with tf.control_dependencies([kind]):
         size = tf.cond(
             is_png,
-            png_size,
+            lambda: images.png_size(contents),
             lambda: tf.image.extract_jpeg_shape(contents, tf.int64)[:2],
         )
     pixels = tf.reduce_prod(size)

@@ -7,6 +7,8 @@ import shutil
 import uuid
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.left_overs import remove_versions
+from wsss_tf.files.lock import at_work
 
 
 def latest_version(folder):
@@ -34,7 +36,8 @@ def new_version(folder, version=None):
     """Yield a `NewVersion`, which appears as `folder`/<version> when the block ends without error.
 
     A server that watches the folder must never load half a model, so what is written lies in a
-    hidden folder beside the versions and is renamed.
+    hidden folder beside the versions and is renamed. What a killed process has left of one is
+    removed by the next, if nobody else is at work there.
 
     Args:
       folder: made if missing.
@@ -53,11 +56,16 @@ def new_version(folder, version=None):
     folder.mkdir(parents=True, exist_ok=True)
     number = version or latest_version(folder) + 1
     new = NewVersion(folder / f".{number}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield new
-        new.published = _publish(new.path, folder, number, is_free=version is None)
-    finally:
-        shutil.rmtree(new.path, ignore_errors=True)
+
+    def clean():
+        remove_versions(folder)
+
+    with at_work(folder, "versions", str(folder), is_shared=True, clean=clean):
+        try:
+            yield new
+            new.published = _publish(new.path, folder, number, is_free=version is None)
+        finally:
+            shutil.rmtree(new.path, ignore_errors=True)
 
 
 def _publish(path, folder, number, is_free):

@@ -1,10 +1,12 @@
 """Checkpoints from which a run goes on as if it had never stopped."""
 
 import pathlib
+import shutil
 
 import tensorflow as tf
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.left_overs import remove_files
 from wsss_tf.files.run_folder import atomic_path, network_path
 
 
@@ -71,6 +73,18 @@ class Checkpoints:
         self._save_net("last")
         # Last, so that a checkpoint never points past the network files.
         self._manager.save(checkpoint_number=self.step)
+
+    def remove_left_overs(self):
+        """Remove what a killed process was writing, or was about to remove."""
+        remove_files(self.folder)
+        known = {pathlib.Path(path).name for path in self._manager.checkpoints}
+        for path in self.folder.glob("checkpoint.tmp*"):
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob("step-*"):
+            if path.is_dir():  # step-N_temp, in which TensorFlow writes
+                shutil.rmtree(path, ignore_errors=True)
+            elif known and path.stem not in known:
+                path.unlink(missing_ok=True)
 
     def _save_net(self, checkpoint):
         with atomic_path(network_path(self.folder, checkpoint)) as temporary:

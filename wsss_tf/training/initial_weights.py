@@ -1,13 +1,13 @@
 """Start from the weights of another network, matched by the paths of its variables."""
 
 import pathlib
-import zipfile
 
-import keras
 import numpy as np
 
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
+from wsss_tf.files.npz import read_npz
+from wsss_tf.training.networks import load_network
 
 
 def load_initial_weights(net, weights, origin=None):
@@ -82,9 +82,8 @@ def _weights(net):
 def _read(path):
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-        model = keras.saving.load_model(path, compile=False)
+            return read_npz(path)
+        model = load_network(path)
         return {variable.path: np.asarray(variable.value) for variable in _weights(model)}
-    except (ValueError, OSError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"initial weights {path}: cannot be read: {error}") from error

@@ -46,6 +46,8 @@ def fit(
     """
     strategy = step.distribute_strategy
     checkpoints = Checkpoints(step, RunFolder(run_dir).checkpoints)
+    if hosts.is_chief(strategy):
+        checkpoints.remove_left_overs()
     first_step = checkpoints.restore()
     hosts.check_same_everywhere(
         strategy, **{"last step": first_step, "number of steps": total_steps}

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.pictures import DAMAGED
+from wsss_tf.files.pixel_limit import check_size
 from wsss_tf.interop.annotations import record as r
 from wsss_tf.interop.annotations.json_file import member, read_json
 
@@ -81,9 +83,10 @@ def _bitmap(encoded, top, left, where, size):
     """Return the pixels of a PNG in base64, which lies at (top, left) of the picture."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=("PNG",)) as picture:
+            check_size(picture.height, picture.width)
             fits = top + picture.height <= size[0] and left + picture.width <= size[1]
             bitmap = np.array(picture.convert("L")) > 0 if fits else None
-    except (OSError, SyntaxError, ValueError, binascii.Error) as error:
+    except (*DAMAGED, binascii.Error) as error:
         raise UserError(f"{where}: its mask cannot be read: {error}.") from error
     if bitmap is None or min(top, left) < 0:
         raise UserError(f"{where}: its mask reaches outside of the picture.")

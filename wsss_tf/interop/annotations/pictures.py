@@ -10,7 +10,9 @@ from PIL import Image
 from wsss_tf.errors import UserError, warn
 from wsss_tf.files.folder_layout import MASK_FOLDER, image_folder
 from wsss_tf.files.picture_files import find_pictures, is_picture_name
-from wsss_tf.files.pictures import EXIF_BYTES, exif_orientation
+from wsss_tf.files.pictures import DAMAGED, EXIF_BYTES, exif_orientation
+from wsss_tf.files.pixel_limit import check_size
+from wsss_tf.files.text import is_utf8, printable
 
 
 class Pictures:
@@ -32,6 +34,9 @@ class Pictures:
         self.files, note = find_pictures(self.folder, leave_out=MASK_FOLDER)
         if note:
             warn(note)
+        for picture_id in [name for name in self.files if not is_utf8(name)]:
+            path = printable(self.files.pop(picture_id))
+            warn(f"{path}: is left out, for its name is not UTF-8; rename it.")
         self._ids_by_end = collections.defaultdict(list)
         for picture_id in self.files:
             parts = _parts(picture_id)
@@ -75,9 +80,10 @@ class Pictures:
         try:
             with Image.open(path, formats=("JPEG", "PNG")) as picture:
                 width, height = picture.size
+                check_size(height, width)
             with open(path, "rb") as file:
                 is_turned = exif_orientation(file.read(EXIF_BYTES)) >= 5
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DAMAGED:
             return None
         return (width, height) if is_turned else (height, width)
 

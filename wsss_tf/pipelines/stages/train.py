@@ -65,6 +65,7 @@ def _stage(context, name, trained, data, after, paths):
     run = RunFolder(name)
     made = (
         run.config,
+        run.plain_config,
         run.class_names,
         run.checkpoints,
         run.tensorboard,
