@@ -122,8 +122,8 @@ def dilated_resnet(
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
-      `keras.Model` from image to {"stage1": [B, ceil(H/4), ceil(W/4), 256 width],
-      "stage2": [B, ceil(H/8), ceil(W/8), 512 width], "stage3": [.., 1024 width],
+      `keras.Model` from image to {"stem": [B, ceil(H/4), ceil(W/4), 64 width],
+      "stage1": [.., 256 width], "stage2": [B, ceil(H/8), ceil(W/8), 512 width], "stage3": [.., 1024 width],
       "stage4": [.., 2048 width]}, after ReLU, without multi-grid.
 
     Raises:
@@ -154,7 +154,7 @@ def dilated_resnet(
     if style["mean"] is not None:
         x = CaffeInput(style["mean"], name="caffe_input")(x)
     x = blocks.stem(x)
-    features = {}
+    features = {"stem": x}
     reached, dilation = 4, 1
     for stage, repeats in enumerate(_BLOCKS[depth], start=1):
         stride, before = 1, dilation
