@@ -20,6 +20,7 @@ from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 BACKBONES = {
     "resnet38": functools.partial(resnet38, width=1 / 64),
     "resnet50_v1c": functools.partial(dilated_resnet, width=1 / 16),
+    "resnet50_v1": functools.partial(dilated_resnet, variant="v1", dilate=False, width=1 / 16),
     "resnet50_keras": functools.partial(dilated_resnet, variant="keras", width=1 / 16),
     "efficientnet_b0": functools.partial(efficientnet, width=1 / 4),
     "efficientnet_lite0": efficientnet_lite,

@@ -146,8 +146,9 @@ def efficientnet(
     Returns:
       `keras.Model` from image to {"stem": stride 2, "stage1": 4, "stage2": 8, "stage3": 16,
       "stage4": 32, or `output_stride` where that is less}: the outputs of block groups 1, 2, 3, 5
-      and 7 (B7: 32, 48, 80, 224 and 640 channels), which are linear. The 1x1 convolution that precedes ImageNet's
-      classifier is left out. Which maps are the four stages is our choice: SANet does not say.
+      and 7 (B7: 32, 48, 80, 224 and 640 channels), which are linear. The 1x1
+      convolution that precedes ImageNet's classifier is left out. Which maps are the four stages
+      is our choice: SANet does not say.
 
     Raises:
       ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.

@@ -111,8 +111,9 @@ def efficientnet_lite(
       `keras.Model` from image to {"stem": [B, ceil(H/2), ceil(W/2), 16], "stage1": [.., 24] at
       stride 4, "stage2": [.., 40] (lite2: 48) at 8, "stage3": [.., 112] (lite2: 120) at 16,
       "stage4": [.., 1280] at 32}, no stride above `output_stride`. Stem and stages 1 to 3 are the
-      outputs of block groups 1, 2, 3 and 5, which are linear: a block has no activation at its end. Stage 4 is the 1x1 convolution before
-      ImageNet's classifier, after its BatchNorm and ReLU6, in 0..6.
+      outputs of block groups 1, 2, 3 and 5, which are linear: a block has no activation at its
+      end. Stage 4 is the 1x1 convolution before ImageNet's classifier, after its BatchNorm and
+      ReLU6, in 0..6.
 
     Raises:
       ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.

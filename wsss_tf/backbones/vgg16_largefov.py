@@ -38,8 +38,9 @@ def vgg16_largefov(
 
     Returns:
       `keras.Model` from image to {"stem": pool2 [B, ceil(H/4), ceil(W/4), 128 width],
-      "stage1": conv3_3 [.., 256 width], "stage2": conv4_3 and "stage3": conv5_3 [B, ceil(H/8), ceil(W/8), 512 width], "stage4": fc7
-      after its dropout [B, ceil(H/8), ceil(W/8), 1024 width]}. 20,483,904 parameters at width 1.
+      "stage1": conv3_3 [.., 256 width], "stage2": conv4_3 and "stage3": conv5_3
+      [B, ceil(H/8), ceil(W/8), 512 width], "stage4": fc7 after its dropout [.., 1024 width]}.
+      20,483,904 parameters at width 1.
 
     Raises:
       ValueError: `frozen_stages` is not 0 to 4, or a side is known and is not 8 k + 1, as the
