@@ -101,8 +101,9 @@ def vgg16(
     Returns:
       `keras.Model` from image to {"stem": pool2 [B, ceil(H/4), ceil(W/4), 128 width],
       "stage1": conv3_3 [.., 256 width], "stage2": conv4_3 [B, ceil(H/8), ceil(W/8),
-      512 width], "stage3": conv5_3, "stage4": what follows it}, all after their ReLU. With three pools stages 3 and 4 are the same map, on the
-      grid of stage 2; with five stage 3 has stride 16 and stage 4, the fifth pool, 32.
+      512 width], "stage3": conv5_3, "stage4": what follows it}, all after their ReLU. With three
+      pools stages 3 and 4 are the same map, on the grid of stage 2; with five stage 3 has stride 16
+      and stage 4, the fifth pool, 32.
 
     Raises:
       ValueError: `pools` is neither 3 nor 5, `frozen_stages` is not 0 to 4, or a side is known and

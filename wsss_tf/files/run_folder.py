@@ -4,6 +4,7 @@ RUN/config.gin  class_names.txt  checkpoints/  tensorboard/  checked_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
 RUN/found_labels.csv  overlays/<id>.jpg
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
+RUN/ir_labels/<id>.png
 RUN/metrics.json  report.html  metrics_<split>.json  report_<split>.html  curves.png
 RUN/calibration.json
 
@@ -14,7 +15,8 @@ marginals, with a low and a high power of the background score: a grey PNG of 16
 P + 1 maps of h rows lie one below the other, background first and then the classes in the order of
 `class_ids`, 65535 for 1 (a text chunk "class_ids" names the mask values). TensorFlow decodes that
 inside a graph, with no Python. The folders `.._labels` and `pseudo_labels` hold palette PNGs of
-mask values, which `wsss_tf.evaluate --predictions` scores.
+mask values, which `wsss_tf.evaluate --predictions` scores; `ir_labels` (of `wsss_tf.ir_labels`)
+too, 255 where IRN is to learn nothing.
 """
 
 import contextlib
@@ -178,6 +180,15 @@ class RunFolder(os.PathLike):
     def crf_label(self, name, image_id):
         """Return the path of the mask that the marginals of `crf` give."""
         return mask_path(self.crf_labels(name), image_id)
+
+    @property
+    def ir_labels(self):
+        """Folder of what IRN learns from: masks where two CRFs are sure, 255 elsewhere."""
+        return self.path / "ir_labels"
+
+    def ir_label(self, image_id):
+        """Return the path of an image's label for IRN."""
+        return mask_path(self.ir_labels, image_id)
 
     @property
     def cam_stage(self):
