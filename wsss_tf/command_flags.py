@@ -111,15 +111,20 @@ def define_crf(values=flags.FLAGS):
         "second for its strongest class.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
-    )
     flags.DEFINE_float(
         "crf_unary_weight",
         1,
         "How much the maps count against the kernels of the dense CRF.",
         0,
         flag_values=values,
+    )
+    define_crf_work(values)
+
+
+def define_crf_work(values=flags.FLAGS):
+    """Define how long a dense CRF on CAMs runs, and over how many processes."""
+    flags.DEFINE_integer(
+        "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
     )
     flags.DEFINE_integer(
         "crf_processes",
@@ -128,6 +133,27 @@ def define_crf(values=flags.FLAGS):
         1,
         flag_values=values,
     )
+
+
+def define_ir_labels(values=flags.FLAGS):
+    """Define the flags of IRN's labels, besides those of `define_any_crf`."""
+    flags.DEFINE_list(
+        "ir_thresholds",
+        None,
+        "Background is learnt where the maps are below the first score, classes above the second, "
+        "but for what the CRF changes; 0.05,0.3 for maps whose threshold is 0.15. By default they "
+        "follow it.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "ir_confidence",
+        0.7,
+        "Probability of a pixel's strongest label before the dense CRF.",
+        0,
+        1,
+        flag_values=values,
+    )
+    define_crf_work(values)
 
 
 def define_walk(values=flags.FLAGS):
@@ -229,6 +255,24 @@ def walk_options(background_threshold, values=flags.FLAGS):
 def _numbers(name, example, values):
     texts = values[name].value
     return None if texts is None else command.parse_positive(name, texts, example)
+
+
+def ir_label_options(background_threshold, values=flags.FLAGS):
+    """Return `runs.ir_labels.ir_label_options` of the flags.
+
+    Raises:
+      UserError: numbers that contradict each other, or cannot be.
+    """
+    from wsss_tf.runs import ir_labels
+
+    return ir_labels.ir_label_options(
+        background_threshold,
+        thresholds=_numbers("ir_thresholds", "0.05,0.3", values),
+        confidence=values.ir_confidence,
+        iterations=values.crf_iterations,
+        crf_scale=values.crf_scale,
+        library=values.crf_library,
+    )
 
 
 def refuse_without(switch, names, values=flags.FLAGS):
