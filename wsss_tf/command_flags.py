@@ -11,6 +11,7 @@ from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files.folder_layout import ROOT_BINDING
 from wsss_tf.inference.dense_crf import LIBRARIES
+from wsss_tf.inference.walk_settings import AFFINITY_WALK
 
 # === Groups ===
 
@@ -161,7 +162,8 @@ def define_walk(values=flags.FLAGS):
     flags.DEFINE_string(
         "affinity_run",
         None,
-        "Run of gin/affinity.gin; the random walk's pseudo_labels/ go there, or into --output.",
+        "Run of gin/affinity.gin or gin/irn.gin; the random walk's pseudo_labels/ go there, or "
+        "into --output.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -173,14 +175,25 @@ def define_walk(values=flags.FLAGS):
         flag_values=values,
     )
     flags.DEFINE_float(
-        "affinity_power", 8, "Random walk: power of affinities.", 0, flag_values=values
+        "affinity_power",
+        None,
+        "Random walk: power of affinities; default: 8 for AffinityNet, 10 for IRN.",
+        0,
+        flag_values=values,
     )
-    flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0, flag_values=values)
+    flags.DEFINE_integer(
+        "walk_steps",
+        None,
+        "Random walk: number of steps; default: 64 for AffinityNet, 256 for IRN.",
+        0,
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "walk_threshold",
         None,
         "Random walk, for --background_power: the classes walk alone, and background is what "
-        "stays below this share of the highest score.",
+        "stays below this share of the highest score; the default for IRN, 0.25 for maps whose "
+        "threshold is 0.15.",
         flag_values=values,
     )
     flags.DEFINE_bool("walk_crf", False, "Random walk: then the dense CRF.", flag_values=values)
@@ -230,8 +243,12 @@ def crf_options(background_threshold, values=flags.FLAGS):
     )
 
 
-def walk_options(background_threshold, values=flags.FLAGS):
+def walk_options(background_threshold, values=flags.FLAGS, settings=AFFINITY_WALK):
     """Return `runs.infer_walk.walk_options` of the flags.
+
+    Args:
+      background_threshold, settings: as there.
+      values: the flags.
 
     Raises:
       UserError: numbers that cannot be.
@@ -249,6 +266,7 @@ def walk_options(background_threshold, values=flags.FLAGS):
         crf_unary_weight=values.walk_crf_unary_weight,
         crf_library=values.crf_library,
         threshold=values.walk_threshold,
+        settings=settings,
     )
 
 

@@ -148,9 +148,8 @@ class Labeller:
         from wsss_tf.files import images
         from wsss_tf.inference.random_walk import label_by_walk
 
-        affinities, grid = self.affinity(image[None])
-        [affinity] = affinities.numpy()
-        mask = label_by_walk(image, class_ids, maps, affinity, grid, **self.options.walk)
+        [graph] = self.affinity(image[None])
+        mask = label_by_walk(image, class_ids, maps, graph, **self.options.walk)
         images.save_mask(RunFolder(output).pseudo_label(image_id), mask)
 
 

@@ -14,10 +14,9 @@ from wsss_tf.masks import IGNORE
 
 # IRN's own kernels, narrower than SEAM's.
 IR_CRF = CrfParameters(bilateral_sxy=50.0, bilateral_srgb=5.0)
-# Of confident background and of confident classes, of the random walk, and the best one of the maps
-# that all of them are for: divided by their maximum, nothing subtracted.
+# Of confident background and of confident classes, and the best one of the maps that they are for:
+# divided by their maximum, nothing subtracted.
 IR_THRESHOLDS = (0.05, 0.30)
-WALK_THRESHOLD = 0.25
 BACKGROUND_THRESHOLD = 0.15
 
 
