@@ -33,15 +33,19 @@ def check_folders(cam_run, affinity_run, output):
 
 
 def load_affinity(run_dir):
-    """Return `inference.random_walk.PictureAffinity` of a run.
+    """Return `inference.random_walk.PictureAffinity` of a run of AffinityNet, of IRN
+    `inference.boundary_walk.PictureBoundary`.
 
     Raises:
-      UserError: it is not a run of gin/affinity.gin, or one of an earlier version.
+      UserError: it is not a run of either, or one of an earlier version.
     """
+    from wsss_tf.inference.boundary_walk import PictureBoundary
     from wsss_tf.inference.random_walk import PictureAffinity
     from wsss_tf.runs import recipe as recipe_lib
 
     net = recipe_lib.load_network(run_dir)
+    if "edge_logits" in net.output:
+        return PictureBoundary(net)
     if "features" not in net.output:
         raise UserError(f"--affinity_run={run_dir}: is no run of gin/affinity.gin or gin/irn.gin.")
     if "affinity" not in net.output:
