@@ -207,7 +207,7 @@ BACKBONES = {
     "tiny": functools.partial(tiny_backbone, last=16),
     "resnet50_v1": functools.partial(irn_resnet50, width=1 / 16),
     "efficientnet_lite0": efficientnet_lite,
-    "resnet38": functools.partial(resnet38, width=1 / 64, dropout=0.0),
+    "resnet38": functools.partial(resnet38, width=1 / 64),
 }
 
 

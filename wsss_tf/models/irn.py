@@ -154,6 +154,9 @@ def irn_network(
     image = keras.Input((None, None, 3), name="image")
     trunk = backbone(image=image)
     trunk.trainable = False
+    for layer in trunk.layers:
+        if isinstance(layer, layers.Dropout):  # it would still be drawn in training
+            layer.rate = 0.0
     sizes = trunk.compute_output_shape((1, 64, 64, 3))
     strides = {source: 64 // sizes[source][1] for source in SOURCES}
     features = {
