@@ -11,7 +11,14 @@ from tiny_backbone import tiny_backbone
 
 from wsss_tf import ops
 from wsss_tf.inference.boundary_walk import PictureBoundary, bordered_affinity, mean_boundary
-from wsss_tf.inference.random_walk import Grid, PictureGraph, label_by_walk, pair_indices, walk
+from wsss_tf.inference.random_walk import (
+    Grid,
+    PictureGraph,
+    label_by_walk,
+    pair_indices,
+    walk,
+    walked_maps,
+)
 from wsss_tf.layers.path_affinity import PathAffinity
 from wsss_tf.models.irn import irn_network
 
@@ -84,6 +91,8 @@ def test_labels_are_the_official_ones(golden):
         strided_cams=cams,
     )
     np.testing.assert_array_equal(label, data["pred"])
+    maps = walked_maps(np.zeros((3, height, width)), (height, width), graph, 10.0, 256, cams)
+    close(maps.transpose(1, 2, 0), data["rw_scaled"], atol=2e-5)
 
 
 def test_boundaries_of_a_padded_picture_are_the_official_ones(golden):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from as_user import ROOT, ok
+from as_user import ROOT, ok, run_script, user_error
 from test_pipelines_plan import make, prepare
 
 from wsss_tf.errors import UserError
@@ -81,16 +81,23 @@ def test_the_pipelines_load(name):
     assert names[:5] == ["cam", "cams", "ir_labels", "irn", "walk"]
 
 
-def test_a_run_as_far_as_the_labels(tmp_path):
-    run_dir = tmp_path / "run"
-    out = ok("pipeline", f"--gin_file={TINY[0]}", f"--run_dir={run_dir}", "--until=walk", cwd=ROOT)
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of the chain as far as the walk, and what was printed."""
+    path = tmp_path_factory.mktemp("irn") / "run"
+    flags = f"--gin_file={TINY[0]}", f"--run_dir={path}", "--until=walk"
+    return path, ok("pipeline", *flags, cwd=ROOT)
+
+
+def test_a_run_as_far_as_the_labels(run_dir):
+    run_dir, out = run_dir
     cam, irn = RunFolder(run_dir / "cam"), RunFolder(run_dir / "irn")
     assert "labels for IRN: 12 written, 0 kept" in out
     assert "random walk: 12 written, 0 kept" in out
     ids = sorted(path.stem for path in irn.pseudo_labels.glob("*.png"))
     assert len(ids) == 12
     for image_id in ids:
-        class_ids, cams = cam.read_cams(image_id, (48, 48))
+        class_ids, _ = cam.read_cams(image_id, (48, 48))
         assert cam.read_strided_cams(image_id).shape == (len(class_ids), 12, 12)
         for path, others in ((cam.ir_label(image_id), {0, 255}), (irn.pseudo_label(image_id), {0})):
             mask = images.load_mask(path)
@@ -98,7 +105,44 @@ def test_a_run_as_far_as_the_labels(tmp_path):
             assert set(np.unique(mask)) <= {*others, *class_ids.tolist()}
     assert json.loads((run_dir / "stages/walk.json").read_text())["state"] == "finished"
     assert "irn_augmentation.crop_size" in irn.config.read_text()
-    again = ok(
-        "pipeline", f"--gin_file={TINY[0]}", f"--run_dir={run_dir}", "--until=walk", cwd=ROOT
-    )
-    assert again.count("up to date.") == 5
+
+
+# === The ablation ===
+
+
+def ablation(run_dir, output, *arguments):
+    given = [f"--cam_run={run_dir}/cam", f"--output={output}"]
+    given += ["--irn_gin_file=tests/data/tiny_irn.gin", "--irn_walk=10,4"]
+    given += ["--affinity_gin_file=tests/data/tiny_affinity.gin", *arguments]
+    return run_script("ablate_irn", *given, cwd=ROOT)
+
+
+def test_dry_run_lists_the_runs(tmp_path):
+    (tmp_path / "cam").mkdir()
+    more = "--radii=5,15", f"--plain_cam_run={tmp_path}/plain", "--seeds=0,3", "--dry_run"
+    result = ablation(tmp_path, tmp_path / "out", *more)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    names = [line.partition(":")[0].rpartition("/")[2] for line in lines]
+    rows = ["affinitynet", "irn", "displacement", "radius_5", "radius_15", "affinitynet_plain"]
+    assert names == [f"{row}_{seed}" for seed in (0, 3) for row in [*rows, "irn_plain"]]
+    assert lines[2].endswith("gin/irn.gin irn_network.displacement=True")
+    assert lines[0].endswith("gin/affinity.gin")
+    assert not (tmp_path / "out").exists()
+    for wrong, word in [
+        ("--radii=1", "--radii=1"),
+        ("--irn_walk=10", "--irn_walk=10"),
+    ]:
+        user_error(ablation(tmp_path, tmp_path / "out", wrong, "--dry_run"), word)
+
+
+@pytest.mark.large
+def test_a_row_is_trained_and_scored(run_dir, tmp_path):
+    arguments = "--rows=irn", "--seeds=0"
+    result = ablation(run_dir[0], tmp_path, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    scores = json.loads((tmp_path / "irn_0/scores.json").read_text())["train, power 10, 4 steps"]
+    assert 0 < scores["followed"] <= scores["best"] < 1
+    assert scores["followed_threshold"] == pytest.approx(0.25)
+    assert (tmp_path / "table.md").read_text().count("| IRN |") == 1
+    assert "done" in ablation(run_dir[0], tmp_path, *arguments, "--dry_run").stdout

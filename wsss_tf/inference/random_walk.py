@@ -227,18 +227,16 @@ def label_by_walk(
     Source: official `infer_aff.py`; with a threshold IRN's `step/make_sem_seg_labels.py`.
     """
     height, width = image.shape[:2]
-    grid = graph.grid
-    start = _start(cams, (height, width), grid, background_power, threshold, strided_cams)
-    if graph.boundary is not None:
-        start = start * (1 - graph.boundary)[:, :, None]
-    walked = walk(start, graph.transition(affinity_power), steps)
-    size = (grid.stride * grid.height, grid.stride * grid.width)
-    scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
-    if threshold is not None:
-        highest = scores[:height, :width].max(initial=0)
-        scores = _with_constant_background(scores / max(highest, ops.EPSILON), threshold)
+    if threshold is None:
+        maps = np.asarray(resize_maps(cams, (height, width)), np.float32)
+        maps = crf_probs(maps, background_power).transpose(2, 0, 1)
+        start = pooled_scores(maps, graph.grid.stride)
+        scores = _walked(start, graph, affinity_power, steps)
+    else:
+        scores = _scaled(cams, (height, width), graph, affinity_power, steps, strided_cams)
+        scores = _with_constant_background(scores, threshold)
     if crf is not None:
-        padded = np.empty((*size, 3), np.uint8)
+        padded = np.empty((*scores.shape[:2], 3), np.uint8)
         padded[:] = _MEAN_COLOUR
         padded[:height, :width] = image
         scores = dense_crf(scores, padded, crf)
@@ -246,15 +244,36 @@ def label_by_walk(
     return np.concatenate([[0], class_ids])[best].astype(np.uint8)
 
 
-def _start(cams, size, grid, background_power, threshold, strided_cams):
-    """Return the scores that a walk starts from, float32 [h, w, K] on its grid."""
-    on_grid = None if strided_cams is None else strided_cams.shape[1:]
-    if threshold is not None and on_grid == (grid.height, grid.width):
-        return np.asarray(strided_cams, np.float32).transpose(1, 2, 0)
-    maps = np.asarray(resize_maps(cams, size), np.float32)
-    if threshold is None:
-        maps = crf_probs(maps, background_power).transpose(2, 0, 1)
-    return pooled_scores(maps, grid.stride)
+def walked_maps(cams, size, graph, affinity_power, steps, strided_cams=None):
+    """Return what a threshold in `label_by_walk` is of: float32 [P, H, W], the highest score 1.
+
+    Args:
+      cams, graph, affinity_power, steps, strided_cams: as there.
+      size: (H, W) of the image.
+    """
+    scores = _scaled(cams, size, graph, affinity_power, steps, strided_cams)
+    return scores[: size[0], : size[1]].transpose(2, 0, 1)
+
+
+def _scaled(cams, size, graph, affinity_power, steps, strided_cams):
+    """Return walked scores of classes alone, divided by the highest within the picture."""
+    grid = graph.grid
+    if strided_cams is not None and strided_cams.shape[1:] == (grid.height, grid.width):
+        start = np.asarray(strided_cams, np.float32).transpose(1, 2, 0)
+    else:
+        start = pooled_scores(np.asarray(resize_maps(cams, size), np.float32), grid.stride)
+    scores = _walked(start, graph, affinity_power, steps)
+    return scores / max(scores[: size[0], : size[1]].max(initial=0), ops.EPSILON)
+
+
+def _walked(start, graph, affinity_power, steps):
+    """Return scores [h, w, K] on a graph's grid after the walk, at the size of whole cells."""
+    grid = graph.grid
+    if graph.boundary is not None:
+        start = start * (1 - graph.boundary)[:, :, None]
+    walked = walk(start, graph.transition(affinity_power), steps)
+    size = (grid.stride * grid.height, grid.stride * grid.width)
+    return ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
 
 
 def _with_constant_background(scores, threshold):
