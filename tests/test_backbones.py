@@ -20,6 +20,7 @@ from wsss_tf.backbones.vgg16_largefov import vgg16_largefov
 BACKBONES = {
     "resnet38": functools.partial(resnet38, width=1 / 64),
     "resnet50_v1c": functools.partial(dilated_resnet, width=1 / 16),
+    "resnet50_v1": functools.partial(dilated_resnet, variant="v1", dilate=False, width=1 / 16),
     "resnet50_keras": functools.partial(dilated_resnet, variant="keras", width=1 / 16),
     "efficientnet_b0": functools.partial(efficientnet, width=1 / 4),
     "efficientnet_lite0": efficientnet_lite,
@@ -46,12 +47,13 @@ def weights(net):
 def test_stages_have_ascending_strides_and_names_that_tell_the_weights(name):
     net = backbone(name)
     assert net.name == name
-    assert tuple(net.output) == STAGES
+    assert set(net.output) == {"stem", *STAGES}
     sizes = [net.compute_output_shape((1, 64, 96, 3))[stage][1:3] for stage in STAGES]
     strides = [64 // height for height, _ in sizes]
     assert strides[:2] == [4, 8]
     assert strides == sorted(strides)
     assert sizes == [(64 // stride, 96 // stride) for stride in strides]
+    assert net.compute_output_shape((1, 64, 96, 3))["stem"][1:3] in [(32, 48), (16, 24)]
 
 
 @pytest.mark.parametrize("name", BACKBONES)

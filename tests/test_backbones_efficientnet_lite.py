@@ -76,7 +76,7 @@ def relu6(x):
 
 
 def stages_by_hand(image, t, repeats):
-    """Return the four stages at strides 4, 8, 16 and 32 of RGB in 0..255."""
+    """Return stem and stages at strides 2, 4, 8, 16 and 32 of RGB in 0..255."""
     x = relu6(normalise(convolve((image - 127.0) / 128.0, t, "_conv_stem", 2), t, "_bn0"))
     block, ends = 0, []
     for count, stride in zip(repeats, (1, 2, 2, 2, 1, 2, 1)):
@@ -92,7 +92,7 @@ def stages_by_hand(image, t, repeats):
         ends.append(x)
     assert f"_blocks.{block}._bn1.bias" not in t
     head = relu6(normalise(convolve(x, t, "_conv_head"), t, "_bn1"))
-    return dict(zip(STAGES, (ends[1], ends[2], ends[4], head)))
+    return dict(zip(("stem", *STAGES), (ends[0], ends[1], ends[2], ends[4], head)))
 
 
 REPEATS = {

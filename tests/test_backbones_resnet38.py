@@ -96,6 +96,7 @@ def test_sizes_are_rounded_up(narrow, size):
     shapes = narrow.compute_output_shape((2, *size, 3))
     (h4, w4), (h8, w8) = ([up(n, stride) for n in size] for stride in (4, 8))
     assert shapes == {
+        "stem": (2, *(up(n, 2) for n in size), 16),
         "stage1": (2, h4, w4, 16),
         "stage2": (2, h8, w8, 32),
         "stage3": (2, h8, w8, 64),

@@ -14,7 +14,8 @@ def test_stages_and_their_strides(pools, last):
     assert network.name == "vgg16"
     sizes = network.compute_output_shape((2, 41, 66, 3))
     assert {stage: shape[1:3] for stage, shape in sizes.items()} == {
-        stage: (-(-41 // stride), -(-66 // stride)) for stage, stride in zip(STAGES, [4, 8, *last])
+        stage: (-(-41 // stride), -(-66 // stride))
+        for stage, stride in zip(("stem", *STAGES), [4, 4, 8, *last])
     }
     features = network(np.zeros((2, 41, 66, 3), np.float32))
     assert {stage: tuple(x.shape) for stage, x in features.items()} == sizes

@@ -308,8 +308,8 @@ def test_train_on_a_folder_of_few_pictures(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "train", "infer", "calibrate", "refine", "walk", "cues", "evaluate", "export", "convert",
-        "labels", "pipeline", "serving.client",
+        "train", "infer", "calibrate", "refine", "walk", "ir_labels", "cues", "evaluate", "export",
+        "convert", "labels", "pipeline", "serving.client",
     ],
 )  # fmt: skip
 def test_a_misspelt_flag_ends_in_one_line(name):

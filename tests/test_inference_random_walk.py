@@ -14,6 +14,7 @@ from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF, CrfParameters, dense_cr
 from wsss_tf.inference.random_walk import (
     Grid,
     PictureAffinity,
+    PictureGraph,
     label_by_walk,
     pair_indices,
     pooled_scores,
@@ -79,7 +80,9 @@ def test_labels_are_the_official_ones(walked):
     close(ops.resize_bilinear(data["walked"][None], (96, 104), False)[0], data["up"], atol=2e-6)
     image = np.zeros((90, 101, 3), np.uint8)
     class_ids = data["cam_classes"] + 1
-    label = label_by_walk(image, class_ids, data["cams"], affinity, Grid(12, 13, 5, 8))
+    label = label_by_walk(
+        image, class_ids, data["cams"], PictureGraph(affinity, Grid(12, 13, 5, 8))
+    )
     assert label.dtype == np.uint8
     np.testing.assert_array_equal(label, data["pred"])
     assert set(np.unique(label)) == {0, 3, 15}
@@ -95,21 +98,31 @@ def test_above_a_share_of_the_highest_score(walked):
     scores = ops.resize_bilinear(scores[None], (96, 104), align_corners=False)[0, :90, :101]
     scores = scores.numpy() / scores.numpy().max()
     for threshold in (0.3, 0.6):
-        label = label_by_walk(image, [3, 15], data["cams"], affinity, grid, threshold=threshold)
+        label = label_by_walk(
+            image,
+            [3, 15],
+            data["cams"],
+            PictureGraph(affinity, grid),
+            threshold=threshold,
+        )
         expected = np.where(scores.max(-1) > threshold, np.array([3, 15])[scores.argmax(-1)], 0)
         assert (label == expected).mean() > 0.9999  # but for rounding at the threshold itself
         assert set(np.unique(label)) == {0, 3, 15}
     # However weak the maps are, the peak of the strongest class is kept.
-    weak = label_by_walk(image, [3, 15], data["cams"] / 50, affinity, grid, threshold=0.6)
+    weak = label_by_walk(
+        image, [3, 15], data["cams"] / 50, PictureGraph(affinity, grid), threshold=0.6
+    )
     assert (weak == label).mean() > 0.999
-    none = label_by_walk(image, [3, 15], 0 * data["cams"], affinity, grid, threshold=0.6)
+    none = label_by_walk(
+        image, [3, 15], 0 * data["cams"], PictureGraph(affinity, grid), threshold=0.6
+    )
     assert not none.any()
 
 
 def test_crf_behind_a_threshold(walked):
     data, affinity = walked
     image = np.random.default_rng(0).integers(0, 256, (90, 101, 3)).astype(np.uint8)
-    arguments = (image, [3, 15], data["cams"], affinity, Grid(12, 13, 5, 8))
+    arguments = (image, [3, 15], data["cams"], PictureGraph(affinity, Grid(12, 13, 5, 8)))
     plain = label_by_walk(*arguments, threshold=0.6)
     sure = CrfParameters(iterations=1, unary_weight=1000.0)
     assert (label_by_walk(*arguments, threshold=0.6, crf=sure) == plain).mean() > 0.999
@@ -165,17 +178,19 @@ def test_classes_can_be_permuted(walked):
     cams = np.stack([*data["cams"], data["cams"][0] * 0.8])
     image = np.zeros((90, 101, 3), np.uint8)
     grid = Grid(12, 13, 5, 8)
-    label = label_by_walk(image, [2, 5, 9], cams, affinity, grid)
+    label = label_by_walk(image, [2, 5, 9], cams, PictureGraph(affinity, grid))
     order = [2, 0, 1]
     ids = np.array([2, 5, 9])[order]
-    permuted = label_by_walk(image, ids, cams[order], affinity, grid)
+    permuted = label_by_walk(image, ids, cams[order], PictureGraph(affinity, grid))
     np.testing.assert_array_equal(permuted, label)
 
 
 def test_picture_without_classes_is_background():
     image = np.zeros((20, 30, 3), np.uint8)
     affinity = random_affinity((3, 4, 1))
-    label = label_by_walk(image, [], np.zeros((0, 20, 30)), affinity, Grid(3, 4, 1, 8))
+    label = label_by_walk(
+        image, [], np.zeros((0, 20, 30)), PictureGraph(affinity, Grid(3, 4, 1, 8))
+    )
     assert label.shape == (20, 30)
     assert not label.any()
 
@@ -185,7 +200,9 @@ def test_crf_runs_on_the_padded_picture(walked):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 101, 3), dtype=np.uint8)
     grid = Grid(12, 13, 5, 8)
-    label = label_by_walk(image, [3, 15], data["cams"], affinity, grid, crf=RANDOM_WALK_CRF)
+    label = label_by_walk(
+        image, [3, 15], data["cams"], PictureGraph(affinity, grid), crf=RANDOM_WALK_CRF
+    )
     padded = np.tile(np.uint8([123, 116, 103]), (96, 104, 1))
     padded[:90, :101] = image
     scores = ops.resize_bilinear(data["walked"][None], (96, 104), False)[0].numpy()
@@ -209,8 +226,11 @@ COMPUTE = PictureAffinity(colour_network())
 def test_pictures_of_any_size(size):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    affinities, grid = COMPUTE(pictures)
-    height, width, radius, stride = grid
+    graphs = COMPUTE(pictures)
+    height, width, radius, stride, border = graphs[0].grid
+    assert border == 0
+    assert graphs[1].grid == graphs[0].grid
+    affinities = np.stack([graph.affinity for graph in graphs])
     assert stride == 8
     assert (height, width) == (-(-size[0] // 8), -(-size[1] // 8))
     start, end = pair_indices(height, width, radius)
@@ -221,17 +241,17 @@ def test_pictures_of_any_size(size):
     expected = np.exp(-np.abs(features[:, end] - features[:, start[None]]).mean(-1))
     close(affinities, expected)
     cams = rng.random((2, *size))
-    label = label_by_walk(pictures[0], [1, 4], cams, affinities[0], grid)
+    label = label_by_walk(pictures[0], [1, 4], cams, graphs[0])
     assert label.shape == size
 
 
 def test_stride_and_radius_are_the_networks():
     image = picture_of_two_regions((70, 200), 0)
-    affinities, grid = PictureAffinity(colour_network(stride=16, radius=2))(image[None])
-    assert grid == Grid(5, 13, 2, 16)
-    assert affinities.shape == (1, len(ops.pair_offsets(2)), 4 * 11)
+    [graph] = PictureAffinity(colour_network(stride=16, radius=2))(image[None])
+    assert graph.grid == Grid(5, 13, 2, 16)
+    assert graph.affinity.shape == (len(ops.pair_offsets(2)), 4 * 11)
     cams = 0.9 * right_half(70, 200)[None]
-    label = label_by_walk(image, [3], cams, affinities[0], grid)
+    label = label_by_walk(image, [3], cams, graph)
     assert label.shape == (70, 200)
     assert ((label == 3) == right_half(70, 200)).mean() > 0.9
 

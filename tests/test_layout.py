@@ -32,8 +32,8 @@ ALLOWED = {
 # These are on top of everything; nothing above may import them.
 ENTRY_POINTS = {
     "calibrate", "command", "command_flags", "command_server", "convert", "cues", "evaluate",
-    "export", "infer", "labels", "pipeline", "pipelines", "refine", "runs", "serving.client",
-    "train", "walk",
+    "export", "infer", "ir_labels", "labels", "pipeline", "pipelines", "refine", "runs",
+    "serving.client", "train", "walk",
 }  # fmt: skip
 WITHOUT_TENSORFLOW = {"ops", "layers", "losses", "backbones", "models"}
 
@@ -112,13 +112,16 @@ START_WITHOUT_TENSORFLOW = (
     "files.run_folder",
     "inference.dense_crf",
     "inference.cam_crf",
+    "inference.ir_labels",
     "inference.write_crf",
     "interop.annotations.read",
     "interop.annotations.write",
+    "ir_labels",
     "labels",
     "pipelines.records",
     "refine",
     "runs.cam_run",
+    "runs.ir_labels",
     "runs.refine",
     "serving.client",
     "serving.rest",

@@ -40,6 +40,47 @@ def test_cam_differs_from_seam_in_method_only(monkeypatch, tmp_path):
     assert recipe.batch_size == 8
 
 
+def test_irn_is_the_papers_recipe():
+    recipe = recipe_lib.load(["gin/irn.gin"])
+    assert (recipe.batch_size, recipe.epochs, recipe.train_split) == (32, 3, "trainaug")
+    assert recipe.require_initial_weights
+    optimizer = recipe.optimizer(total_steps=990)
+    assert optimizer.momentum == 1e-4
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+    groups = {
+        "fc_edge1/kernel": (1.0, 1e-4),
+        "fc_edge6/bias": (1.0, 1e-4),
+        "fc_edge5_gn/gamma": (1.0, 1e-4),
+        "fc_dp3/kernel": (10.0, 1e-4),
+        "fc_dp7_gn/beta": (10.0, 1e-4),
+        "fc_dp7_out/kernel": (10.0, 1e-4),
+    }
+    assert {path: optimizer._rule(path) for path in groups} == groups
+    net = recipe.network(num_classes=20)
+    layer = net.get_layer("affinity")
+    assert (layer.radius, layer.crop_size) == (10, 512)
+    assert (net.backbone_name, len(net.trainable_variables)) == ("resnet50_v1", 17)
+    assert gin.query_parameter("irn_augmentation.min_scale") == 0.5
+
+
+def test_irns_classifier_is_the_papers_recipe():
+    recipe = recipe_lib.load(["gin/irn_cam.gin"])
+    assert (recipe.batch_size, recipe.epochs, recipe.background_threshold) == (16, 5, 0.15)
+    assert (recipe.cam_output, recipe.cam_merging) == ("cam", "irn")
+    optimizer = recipe.optimizer(total_steps=3305)
+    assert optimizer.momentum == 1e-4
+    net = recipe.network(num_classes=20)
+    rates = {v.path: optimizer._rule(v.path) for v in net.trainable_variables}
+    assert rates.pop("classifier/kernel") == (10.0, 1e-4)
+    assert set(rates.values()) == {(1.0, 1e-4)}
+    assert {path.split("_")[0] for path in rates} == {"conv4", "conv5"}
+    assert {path.split("/")[-1] for path in rates} == {"kernel", "gamma", "beta"}
+    query = gin.query_parameter
+    assert query("seam_augmentation.min_long_side") == 320
+    assert query("seam_augmentation.max_long_side") == 640
+    assert (query("seam_augmentation.jitter"), query("seam_augmentation.hue")) == (0, 0)
+
+
 def test_deeplab_is_the_authors_recipe():
     recipe = recipe_lib.load(["gin/deeplab.gin"])
     assert (recipe.batch_size, recipe.steps, recipe.train_split) == (10, 20000, "trainaug")
@@ -159,6 +200,7 @@ def test_shipped_weights_fit_the_small_network(method, size, new_layers):
         ("seam", "photos", SEAM_LAYERS),
         ("cam", "photos", ("fc8",)),
         ("affinity", "photos_affinity", ("f8_3", "f8_4", "f8_5", "f9")),
+        ("irn_cam", "photos_irn_cam", ("classifier",)),
         ("deeplab", "photos_deeplab", DEEPLAB_LAYERS),
     ],
 )
@@ -185,6 +227,7 @@ def test_sizes_for_photographs(method, size, new_layers):
         ("seam", "small"),
         ("cam", "small"),
         ("affinity", "small_affinity"),
+        ("irn", "photos_irn"),
         ("deeplab", "photos_deeplab"),
     ],
 )

@@ -11,7 +11,7 @@ def tiny_backbone(image=None, channels=(16, 32, 48, 64), last=8):
     if image is None:
         image = keras.Input((None, None, 3), name="image")
     x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="conv1")(image)
-    features = {}
+    features = {"stem": x}
     strides = (2, 2, 1 + (last > 8), 1 + (last > 16))
     for i, (count, stride) in enumerate(zip(channels, strides), start=1):
         x = layers.Conv2D(count, 3, strides=stride, padding="same", name=f"conv{i + 1}_conv")(x)

@@ -11,6 +11,7 @@ from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files.folder_layout import ROOT_BINDING
 from wsss_tf.inference.dense_crf import LIBRARIES
+from wsss_tf.inference.walk_settings import AFFINITY_WALK
 
 # === Groups ===
 
@@ -118,15 +119,20 @@ def define_crf(values=flags.FLAGS):
         "--background_threshold theirs are; 0.72,1.38 for thresholds close to it.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
-    )
     flags.DEFINE_float(
         "crf_unary_weight",
         1,
         "How much the maps count against the kernels of the dense CRF.",
         0,
         flag_values=values,
+    )
+    define_crf_work(values)
+
+
+def define_crf_work(values=flags.FLAGS):
+    """Define how long a dense CRF on CAMs runs, and over how many processes."""
+    flags.DEFINE_integer(
+        "crf_iterations", 10, "Iterations of the dense CRF.", 0, flag_values=values
     )
     flags.DEFINE_integer(
         "crf_processes",
@@ -137,12 +143,34 @@ def define_crf(values=flags.FLAGS):
     )
 
 
+def define_ir_labels(values=flags.FLAGS):
+    """Define the flags of IRN's labels, besides those of `define_any_crf`."""
+    flags.DEFINE_list(
+        "ir_thresholds",
+        None,
+        "Background is learnt where the maps are below the first score, classes above the second, "
+        "but for what the CRF changes; 0.05,0.3 for maps whose threshold is 0.15. By default they "
+        "follow it.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "ir_confidence",
+        0.7,
+        "Probability of a pixel's strongest label before the dense CRF.",
+        0,
+        1,
+        flag_values=values,
+    )
+    define_crf_work(values)
+
+
 def define_walk(values=flags.FLAGS):
     """Define the flags of the random walk, besides those of `define_any_crf`."""
     flags.DEFINE_string(
         "affinity_run",
         None,
-        "Run of gin/affinity.gin; the random walk's pseudo_labels/ go there, or into --output.",
+        "Run of gin/affinity.gin or gin/irn.gin; the random walk's pseudo_labels/ go there, or "
+        "into --output.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -154,14 +182,25 @@ def define_walk(values=flags.FLAGS):
         flag_values=values,
     )
     flags.DEFINE_float(
-        "affinity_power", 8, "Random walk: power of affinities.", 0, flag_values=values
+        "affinity_power",
+        None,
+        "Random walk: power of affinities; default: 8 for AffinityNet, 10 for IRN.",
+        0,
+        flag_values=values,
     )
-    flags.DEFINE_integer("walk_steps", 64, "Random walk: number of steps.", 0, flag_values=values)
+    flags.DEFINE_integer(
+        "walk_steps",
+        None,
+        "Random walk: number of steps; default: 64 for AffinityNet, 256 for IRN.",
+        0,
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "walk_threshold",
         None,
         "Random walk, for --background_power: the classes walk alone, and background is what "
-        "stays below this share of the highest score.",
+        "stays below this share of the highest score; the default for IRN, 0.25 for maps whose "
+        "threshold is 0.15.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -219,8 +258,12 @@ def crf_options(background_threshold, values=flags.FLAGS):
     )
 
 
-def walk_options(background_threshold, values=flags.FLAGS):
+def walk_options(background_threshold, values=flags.FLAGS, settings=AFFINITY_WALK):
     """Return `runs.infer_walk.walk_options` of the flags.
+
+    Args:
+      background_threshold, settings: as there.
+      values: the flags.
 
     Raises:
       UserError: numbers that cannot be.
@@ -239,12 +282,31 @@ def walk_options(background_threshold, values=flags.FLAGS):
         crf_library=values.crf_library,
         threshold=values.walk_threshold,
         odds=values.walk_odds,
+        settings=settings,
     )
 
 
 def _numbers(name, example, values):
     texts = values[name].value
     return None if texts is None else command.parse_positive(name, texts, example)
+
+
+def ir_label_options(background_threshold, values=flags.FLAGS):
+    """Return `runs.ir_labels.ir_label_options` of the flags.
+
+    Raises:
+      UserError: numbers that contradict each other, or cannot be.
+    """
+    from wsss_tf.runs import ir_labels
+
+    return ir_labels.ir_label_options(
+        background_threshold,
+        thresholds=_numbers("ir_thresholds", "0.05,0.3", values),
+        confidence=values.ir_confidence,
+        iterations=values.crf_iterations,
+        crf_scale=values.crf_scale,
+        library=values.crf_library,
+    )
 
 
 def refuse_without(switch, names, values=flags.FLAGS):

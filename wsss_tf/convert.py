@@ -2,6 +2,7 @@
 
   python -m wsss_tf.convert --model=resnet38 --source=FILE.params --output=resnet38_imagenet.npz
   python -m wsss_tf.convert --model=seam --source=resnet38_SEAM.pth --run_dir=RUN
+  python -m wsss_tf.convert --model=resnet50 --source=FILE.pth --output=resnet50_imagenet.npz
   python -m wsss_tf.convert --model=sec_cues --source=localization_cues.pickle.gz \\
       --image_list=input_list.txt --output=cues
 
@@ -18,9 +19,10 @@ from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder, atomic_path
 
-_MODELS = ("resnet38", "seam", "affinitynet", "deeplab", "sec_cues")
+_BACKBONES = ("resnet38", "resnet50")
+_MODELS = (*_BACKBONES, "seam", "affinitynet", "deeplab", "irn_cam", "irn", "sec_cues")
 # What --run_dir takes as its recipe where no --gin_file is given.
-_RECIPES = {"seam": "gin/seam.gin"}
+_RECIPES = {"seam": "gin/seam.gin", "irn_cam": "gin/irn_cam.gin", "irn": "gin/irn.gin"}
 
 _SOURCE = flags.DEFINE_string("source", None, "File to convert.")
 _MODEL = flags.DEFINE_enum("model", None, list(_MODELS), "What is in the file.")
@@ -31,7 +33,7 @@ _CLASS_NAMES = flags.DEFINE_string(
     "Text file with one class name a line, background first, if they are not PASCAL VOC's.",
 )
 _WIDTH = flags.DEFINE_float(
-    "width", 1.0, "Factor on ResNet38's channels; 1 is the published network.", 0.0
+    "width", 1.0, "Factor on the backbone's channels; 1 is the published network.", 0.0
 )
 _IMAGE_LIST = flags.DEFINE_string("image_list", None, "sec_cues: list of images and numbers.")
 _GRID = flags.DEFINE_integer("grid", 41, "sec_cues: side of the network's output grid.", 1)
@@ -71,12 +73,13 @@ def _convert_weights(source):
     _check_flags()
     import numpy as np
 
-    from wsss_tf.interop import resnet38_names
+    from wsss_tf.interop import resnet38_names, resnet50_names
     from wsss_tf.interop.mxnet_file import is_mxnet_file, read_mxnet
     from wsss_tf.interop.torch_file import read_torch
 
     class_names = _class_names()
-    expected = resnet38_names.targets(
+    is_resnet50 = _MODEL.value in resnet50_names.MODELS
+    expected = (resnet50_names if is_resnet50 else resnet38_names).targets(
         _MODEL.value, None if class_names is None else len(class_names), _WIDTH.value
     )
     if is_mxnet_file(source):
@@ -84,6 +87,8 @@ def _convert_weights(source):
         tensors = {resnet38_names.rename_mxnet(name): value for name, value in tensors.items()}
     else:
         tensors = read_torch(source)
+    if is_resnet50:
+        tensors = {k: v for k, v in tensors.items() if not resnet50_names.is_ignored(k)}
     try:
         arrays, missing, unused = resnet38_names.convert(tensors, expected)
     except UserError as error:
@@ -118,8 +123,8 @@ def _check_flags():
         for name in ("gin_file", "gin_bindings"):
             if flags.FLAGS[name].present:
                 raise UserError(f"--{name} is for --run_dir.")
-    elif _MODEL.value == "resnet38":
-        raise UserError("--run_dir needs a whole network; resnet38 is a backbone only.")
+    elif _MODEL.value in _BACKBONES:
+        raise UserError(f"--run_dir needs a whole network; {_MODEL.value} is a backbone only.")
     elif not _GIN_FILE.value and _MODEL.value not in _RECIPES:
         raise UserError(f"--run_dir: give the recipe of {_MODEL.value} with --gin_file.")
     elif RunFolder(_RUN_DIR.value).config.exists():

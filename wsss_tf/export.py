@@ -113,7 +113,7 @@ def _parse_size(text):
 def _cam_model(recipe, net, scales, max_side, run):
     """Return the function that writes a SavedModel of CAMs, and its options by name."""
     from wsss_tf.inference.limited_side import limited
-    from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+    from wsss_tf.runs.infer_cams import make_maps
     from wsss_tf.serving.saved_model import save_cam_model
 
     if _CRF.value:
@@ -131,7 +131,10 @@ def _cam_model(recipe, net, scales, max_side, run):
         "background_threshold_from": origin,
         "label_threshold": _LABEL_THRESHOLD.value,
     }
-    compute = limited(MultiScaleCam(net, cam_output, scales, _FLIP.value), max_side)
+    compute = make_maps(
+        net, cam_output=cam_output, scales=scales, flip=_FLIP.value, merging=recipe.cam_merging
+    )
+    compute = limited(compute, max_side)
 
     def save(path, class_names, max_pixels):
         thresholds = threshold, _LABEL_THRESHOLD.value

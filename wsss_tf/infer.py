@@ -208,14 +208,17 @@ def _infer_cams(run, runner_options):
     )
     threshold = run.threshold(_BACKGROUND_THRESHOLD.value)
     crf = command_flags.crf_options(threshold) if _CRF.value else None
-    walk = command_flags.walk_options(threshold) if _RANDOM_WALK.value else None
+    walk = affinity = None
+    if _RANDOM_WALK.value:
+        command_flags.walk_options(threshold)  # what cannot be, before hours of work
+        affinity = infer_walk.load_affinity(flags.FLAGS.affinity_run)
+        walk = command_flags.walk_options(threshold, settings=affinity.settings)
     if _RUNNER.value:
         _infer_on_beam(run, maps, runner_options, threshold, crf, walk)
         return
     compute = infer_cams.make_maps(run.network(_CHECKPOINT.value), **maps)
     output = _OUTPUT.value or run.folder
     if walk is not None:
-        affinity = infer_walk.load_affinity(flags.FLAGS.affinity_run)  # before hours of work
         # --output is for the walk's labels, which the CAMs' must not replace.
         output = run.folder if _SPLIT.value else RunFolder(output).cam_stage
     labels = output if walk is None else _OUTPUT.value or flags.FLAGS.affinity_run

@@ -219,7 +219,7 @@ def normalize_cam(scores):
     return suppress_non_maxima(with_background(ops.relu(scores - EPSILON) / high))
 
 
-# === Pairs of neighbouring pixels (AffinityNet) ===
+# === Pairs of neighbouring pixels (AffinityNet, IRN) ===
 
 
 def search_radius(height, width, radius=5):
@@ -299,21 +299,60 @@ def pairwise_affinity(features, radius):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            rows, columns = ops.shape(start)[1:3]
             of_ends = [
                 ops.sign(start - end) * (upstream[:, i] * affinity / depth)[..., None]
                 for i, (end, affinity) in enumerate(zip(ends, affinities))
             ]
-            of_start = -ops.sum(ops.stack(of_ends), axis=0)
-            on_map = [
-                ops.pad(part, [[0, 0], [dy, height - dy - rows], [x, width - x - columns], [0, 0]])
-                for part, (dy, x) in zip([of_start, *of_ends], _window_corners(radius))
-            ]
-            return ops.sum(ops.stack(on_map), axis=0)
+            return _sum_on_map(of_ends, radius, height, width)
 
         return ops.stack(affinities, axis=1), gradient
 
     return ops.reshape(affinity_of(features), (batch, len(offsets), -1))
+
+
+def pair_differences(maps, radius):
+    """Return by how much the two pixels of every pair differ.
+
+    Args:
+      maps: [B, h, w, D].
+      radius: as `search_radius` gives for h and w.
+
+    Returns:
+      float32 [B, O, M, D]: the pixel that starts a pair minus the one that ends it, pairs as in
+      `pair_values`.
+    """
+    maps = ops.cast(maps, "float32")
+    batch, height, width, depth = ops.shape(maps)
+    offsets = pair_offsets(radius)
+    if not offsets:
+        return ops.zeros((batch, 0, height * width, depth))
+
+    @ops.custom_gradient  # for its order of sums, as above
+    def differences_of(maps):
+        start, *ends = _pair_windows(maps, radius)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            of_ends = [-upstream[:, i] for i in range(len(offsets))]
+            return _sum_on_map(of_ends, radius, height, width)
+
+        return ops.stack([start - end for end in ends], axis=1), gradient
+
+    return ops.reshape(differences_of(maps), (batch, len(offsets), -1, depth))
+
+
+def _sum_on_map(of_ends, radius, height, width):
+    """Return the gradient of a map from those of the pixels that end pairs, [B, rows, columns, D].
+
+    The pixel that starts a pair has the opposite.
+    """
+    rows, columns = ops.shape(of_ends[0])[1:3]
+    of_start = -ops.sum(ops.stack(of_ends), axis=0)
+    on_map = [
+        ops.pad(part, [[0, 0], [dy, height - dy - rows], [x, width - x - columns], [0, 0]])
+        for part, (dy, x) in zip([of_start, *of_ends], _window_corners(radius))
+    ]
+    return ops.sum(ops.stack(on_map), axis=0)
 
 
 def _window_corners(radius):

@@ -2,8 +2,8 @@
 
   python -m wsss_tf.walk --run_dir=RUN --affinity_run=RUN2 --split=train
 
-after wsss_tf.infer in RUN and the training of gin/affinity.gin in RUN2. Labels that are already
-there and newer than their CAMs are kept, so an interrupted command can be run again.
+after wsss_tf.infer in RUN and the training of gin/affinity.gin or gin/irn.gin in RUN2. Labels that
+are already there and newer than their CAMs are kept, so an interrupted command can be run again.
 """
 
 from absl import flags
@@ -42,8 +42,9 @@ def main():
         values.background_threshold,
         values.max_side,
     )
-    options = command_flags.walk_options(cams.background_threshold)
+    command_flags.walk_options(cams.background_threshold)  # what cannot be, before TensorFlow
     affinity = infer_walk.load_affinity(values.affinity_run)
+    options = command_flags.walk_options(cams.background_threshold, settings=affinity.settings)
     infer_walk.walk(cams, affinity, output, _BATCH_SIZE.value, values.overwrite, **options)
 
 

@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101 with dilation in place of late strides: CPNet's and SANet's backbone."""
+"""ResNet-50 and ResNet-101 without late strides: the backbone of CPNet, SANet and IRN."""
 
 import keras
 from keras import layers
@@ -19,6 +19,13 @@ _VARIANTS = {
         "epsilon": 1e-5,
         "mean": None,
     },
+    "v1": {
+        "deep_stem": False,
+        "first_stride": False,
+        "use_bias": False,
+        "epsilon": 1e-5,
+        "mean": None,
+    },
     "keras": {
         "deep_stem": False,
         "first_stride": True,
@@ -32,13 +39,23 @@ _VARIANTS = {
 class _Blocks:
     """The bottleneck and the stems, with what all of them share. Layers are named as in Keras."""
 
-    def __init__(self, variant, width, train_batchnorm, synchronized, last_gamma, frozen_stages):
+    def __init__(
+        self,
+        variant,
+        width=1.0,
+        train_batchnorm=True,
+        synchronized=True,
+        last_gamma="ones",
+        frozen_stages=0,
+        fixed_statistics=False,
+    ):
         self.variant = variant
         self.frozen_stages = frozen_stages
         self.width = width
         self.train_batchnorm = train_batchnorm
         self.synchronized = synchronized
         self.last_gamma = last_gamma
+        self.fixed_statistics = fixed_statistics
 
     def conv_norm(self, x, count, size, name, stride=1, dilation=1, relu=True, gamma="ones"):
         # conv1 is the stem, conv2 to conv5 are the stages.
@@ -65,6 +82,7 @@ class _Blocks:
             synchronized=self.synchronized,
             epsilon=self.variant["epsilon"],
             gamma_initializer=gamma,
+            fixed_statistics=self.fixed_statistics,
         )(x)
         return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
@@ -100,6 +118,8 @@ def dilated_resnet(
     zero_init_residual=False,
     frozen_stages=0,
     image=None,
+    dilate=True,
+    fixed_statistics=False,
 ):
     """Build a dilated ResNet as a functional model of named feature maps.
 
@@ -107,7 +127,8 @@ def dilated_resnet(
       depth: 50 or 101.
       output_stride: of the last stage, 8, 16 or 32; strides beyond it become dilations.
       variant: "v1c" is the papers': three 3x3 convolutions as stem, the stride of a block in its
-        3x3 convolution, no biases, epsilon 1e-5. "keras" is that of `keras.applications`, whose
+        3x3 convolution, no biases, epsilon 1e-5. "v1" is the same with one 7x7 convolution as stem,
+        as torchvision's weights want it. "keras" is that of `keras.applications`, whose
         ImageNet weights fit it and only it: a 7x7 stem, the stride in the first 1x1 convolution,
         biases, epsilon 1.001e-5, and a first layer that turns the image into what those weights
         were trained on: blue first, in 0..255, minus the mean colour. A network's layer names and
@@ -120,18 +141,22 @@ def dilated_resnet(
       frozen_stages: 0 trains everything; 1 freezes the stem (conv1), 2 also conv2, that is stage 1,
         3 also conv3, 4 also conv4.
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
+      dilate: False leaves strides beyond `output_stride` out without a dilation in their place, as
+        IRN does.
+      fixed_statistics: where BatchNorm is trained, its gamma and beta are, and its statistics stay
+        as they were loaded.
 
     Returns:
-      `keras.Model` from image to {"stage1": [B, ceil(H/4), ceil(W/4), 256 width],
-      "stage2": [B, ceil(H/8), ceil(W/8), 512 width], "stage3": [.., 1024 width],
-      "stage4": [.., 2048 width]}, after ReLU, without multi-grid.
+      `keras.Model` from image to {"stem": [B, ceil(H/4), ceil(W/4), 64 width],
+      "stage1": [.., 256 width], "stage2": [B, ceil(H/8), ceil(W/8), 512 width],
+      "stage3": [.., 1024 width], "stage4": [.., 2048 width]}, after ReLU, without multi-grid.
 
     Raises:
       ValueError: an unknown depth, stride or variant, or `frozen_stages` is not 0 to 4.
 
-    The first block of a dilated stage has the dilation of the stage before in "v1c" (its 3x3
-    convolution would have had the stride), the stage's own in "keras" (the stride would have come
-    before). So both give at every position what the undilated network gives at its own.
+    The first block of a dilated stage has the dilation of the stage before in "v1c" and "v1" (its
+    3x3 convolution would have had the stride), the stage's own in "keras" (the stride would have
+    come before). So both give at every position what the undilated network gives at its own.
 
     Source: He et al. (2016); stem and stride of He et al., "Bag of tricks" (2019); dilation as in
     the trunk of CPNet's official code.
@@ -146,7 +171,13 @@ def dilated_resnet(
     style = _VARIANTS[variant]
     last_gamma = "zeros" if zero_init_residual else "ones"
     blocks = _Blocks(
-        style, width, train_batchnorm, synchronized_batchnorm, last_gamma, frozen_stages
+        style,
+        width,
+        train_batchnorm,
+        synchronized_batchnorm,
+        last_gamma,
+        frozen_stages,
+        fixed_statistics,
     )
     if image is None:
         image = keras.Input((None, None, 3), name="image")
@@ -154,13 +185,13 @@ def dilated_resnet(
     if style["mean"] is not None:
         x = CaffeInput(style["mean"], name="caffe_input")(x)
     x = blocks.stem(x)
-    features = {}
+    features = {"stem": x}
     reached, dilation = 4, 1
     for stage, repeats in enumerate(_BLOCKS[depth], start=1):
         stride, before = 1, dilation
         if stage > 1 and reached < output_stride:
             stride, reached = 2, 2 * reached
-        elif stage > 1:
+        elif stage > 1 and dilate:
             dilation *= 2
         for block in range(1, repeats + 1):
             is_first = block == 1

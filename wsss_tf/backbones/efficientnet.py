@@ -23,7 +23,7 @@ _SIZES = {
 }
 # Kernel size, repeats, output channels, expansion, stride; the stage that the group is the end of.
 _GROUPS = (
-    (3, 1, 16, 1, 1, None),
+    (3, 1, 16, 1, 1, "stem"),
     (3, 2, 24, 6, 2, "stage1"),
     (5, 2, 40, 6, 2, "stage2"),
     (3, 3, 80, 6, 2, None),
@@ -144,10 +144,11 @@ def efficientnet(
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
-      `keras.Model` from image to {"stage1": stride 4, "stage2": 8, "stage3": 16, "stage4": 32, or
-      `output_stride` where that is less}: the outputs of block groups 2, 3, 5 and 7 (B7: 48, 80,
-      224 and 640 channels), which are linear. The 1x1 convolution that precedes ImageNet's
-      classifier is left out. Which maps are the four stages is our choice: SANet does not say.
+      `keras.Model` from image to {"stem": stride 2, "stage1": 4, "stage2": 8, "stage3": 16,
+      "stage4": 32, or `output_stride` where that is less}: the outputs of block groups 1, 2, 3, 5
+      and 7 (B7: 32, 48, 80, 224 and 640 channels), which are linear. The 1x1
+      convolution that precedes ImageNet's classifier is left out. Which maps are the four stages
+      is our choice: SANet does not say.
 
     Raises:
       ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.

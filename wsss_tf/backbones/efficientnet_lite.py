@@ -10,7 +10,7 @@ from wsss_tf.layers.batchnorm import batchnorm
 
 # Of each group: kernel size, stride of the first block, expansion; the stage it is the end of.
 _GROUPS = (
-    (3, 1, 1, None),
+    (3, 1, 1, "stem"),
     (3, 2, 6, "stage1"),
     (5, 2, 6, "stage2"),
     (3, 2, 6, None),
@@ -108,11 +108,12 @@ def efficientnet_lite(
       image: symbolic input; None makes one, [B, H, W, 3], any size, as `ops.normalize_image` gives.
 
     Returns:
-      `keras.Model` from image to {"stage1": [B, ceil(H/4), ceil(W/4), 24], "stage2": [.., 40]
-      (lite2: 48) at stride 8, "stage3": [.., 112] (lite2: 120) at 16, "stage4": [.., 1280] at 32},
-      no stride above `output_stride`. Stages 1 to 3 are the outputs of block groups 2, 3 and 5,
-      which are linear: a block has no activation at its end. Stage 4 is the 1x1 convolution before
-      ImageNet's classifier, after its BatchNorm and ReLU6, in 0..6.
+      `keras.Model` from image to {"stem": [B, ceil(H/2), ceil(W/2), 16], "stage1": [.., 24] at
+      stride 4, "stage2": [.., 40] (lite2: 48) at 8, "stage3": [.., 112] (lite2: 120) at 16,
+      "stage4": [.., 1280] at 32}, no stride above `output_stride`. Stem and stages 1 to 3 are the
+      outputs of block groups 1, 2, 3 and 5, which are linear: a block has no activation at its
+      end. Stage 4 is the 1x1 convolution before ImageNet's classifier, after its BatchNorm and
+      ReLU6, in 0..6.
 
     Raises:
       ValueError: an unknown size or stride, or `frozen_stages` is not 0 to 4.

@@ -125,10 +125,11 @@ def resnet38(
       batchnorm_momentum: share of the moving statistics kept in a step, where BatchNorm is trained.
 
     Returns:
-      `keras.Model` from image to {"stage1": [B, ceil(H/4), ceil(W/4), 256 width],
+      `keras.Model` from image to {"stem": [B, ceil(H/2), ceil(W/2), 128 width],
+      "stage1": [B, ceil(H/4), ceil(W/4), 256 width],
       "stage2": [B, ceil(H/8), ceil(W/8), 512 width], "stage3": [.., 1024 width],
-      "stage4": [.., 4096 width]}: what the official code calls conv3 to conv6. The first three are
-      b4, b5 and b6 after their first BatchNorm and ReLU.
+      "stage4": [.., 4096 width]}: the stages are what the official code calls conv3 to conv6. All
+      but the last are b3, b4, b5 and b6 after their first BatchNorm and ReLU.
 
     Raises:
       ValueError: `frozen_stages` is not 0 to 4.
@@ -146,6 +147,7 @@ def resnet38(
     for name, (kind, *settings) in _UNITS.items():
         x, inner[name] = getattr(blocks, kind)(x, name, *settings)
     features = {
+        "stem": inner["b3"],
         "stage1": inner["b4"],
         "stage2": inner["b5"],
         "stage3": inner["b6"],

@@ -99,10 +99,11 @@ def vgg16(
         The first layer makes it blue first, in 0..255, minus the mean.
 
     Returns:
-      `keras.Model` from image to {"stage1": conv3_3 [B, ceil(H/4), ceil(W/4), 256 width],
-      "stage2": conv4_3 [B, ceil(H/8), ceil(W/8), 512 width], "stage3": conv5_3, "stage4": what
-      follows it}, all after their ReLU. With three pools stages 3 and 4 are the same map, on the
-      grid of stage 2; with five stage 3 has stride 16 and stage 4, the fifth pool, 32.
+      `keras.Model` from image to {"stem": pool2 [B, ceil(H/4), ceil(W/4), 128 width],
+      "stage1": conv3_3 [.., 256 width], "stage2": conv4_3 [B, ceil(H/8), ceil(W/8),
+      512 width], "stage3": conv5_3, "stage4": what follows it}, all after their ReLU. With three
+      pools stages 3 and 4 are the same map, on the grid of stage 2; with five stage 3 has stride 16
+      and stage 4, the fifth pool, 32.
 
     Raises:
       ValueError: `pools` is neither 3 nor 5, `frozen_stages` is not 0 to 4, or a side is known and
@@ -123,6 +124,8 @@ def vgg16(
             features[f"stage{number - 2}"] = x
         if number <= pools:
             x = layers.MaxPooling2D(2, 2, padding="same", name=f"pool{number}")(x)
+        if number == 2:
+            features["stem"] = x
     # A tensor must not be two outputs of a model whose input is no `keras.Input`.
     features["stage4"] = layers.Identity(name="stage4")(x)
     return keras.Model(image, features, name="vgg16")

@@ -37,9 +37,10 @@ def vgg16_largefov(
         The first layer makes it blue first, in 0..255, minus the mean.
 
     Returns:
-      `keras.Model` from image to {"stage1": conv3_3 [B, ceil(H/4), ceil(W/4), 256 width],
-      "stage2": conv4_3 and "stage3": conv5_3 [B, ceil(H/8), ceil(W/8), 512 width], "stage4": fc7
-      after its dropout [B, ceil(H/8), ceil(W/8), 1024 width]}. 20,483,904 parameters at width 1.
+      `keras.Model` from image to {"stem": pool2 [B, ceil(H/4), ceil(W/4), 128 width],
+      "stage1": conv3_3 [.., 256 width], "stage2": conv4_3 and "stage3": conv5_3
+      [B, ceil(H/8), ceil(W/8), 512 width], "stage4": fc7 after its dropout [.., 1024 width]}.
+      20,483,904 parameters at width 1.
 
     Raises:
       ValueError: `frozen_stages` is not 0 to 4, or a side is known and is not 8 k + 1, as the
@@ -60,6 +61,8 @@ def vgg16_largefov(
         if number > 2:
             features[f"stage{number - 2}"] = x
         x = _pool(x, f"pool{number}", stride=2 if number < 4 else 1)
+        if number == 2:
+            features["stem"] = x
     x = _pool(x, "pool5a", 1, layers.AveragePooling2D)
     x = blocks.conv(x, 1024, 3, "fc6", dilation=12)
     x = layers.Dropout(dropout, name="drop6")(x)

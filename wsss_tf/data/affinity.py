@@ -178,15 +178,15 @@ def _check(source, cam_run, paths):
         high_ids, high_size = png.probabilities_header(high)
         if size != high_size or class_ids.tolist() != high_ids.tolist():
             raise UserError(f"{low} and {high} are not of the same CAMs; infer with --overwrite.")
-        image_size = _image_size(source, i)
-        if image_size not in (None, size):
+        size_of_image = image_size(source, i)
+        if size_of_image not in (None, size):
             raise UserError(
                 f"{low}: its maps are {size[0]} x {size[1]}, the image {source.ids[i]!r} is "
-                f"{image_size[0]} x {image_size[1]} (height x width); infer with --overwrite."
+                f"{size_of_image[0]} x {size_of_image[1]} (height x width); infer with --overwrite."
             )
 
 
-def _image_size(source, position):
+def image_size(source, position):
     """Return (h, w) of a picture as `images.decode_image` turns it, None if that is not known."""
     if source.paths is None:  # drawn: making a picture may take long, so only the first is
         return tuple(source.read(tf.constant(0))["image"].shape[:2]) if position == 0 else None

@@ -5,17 +5,19 @@ RUN/checked_images.json  bad_images.json
 RUN/cams/<id>.npz  cams/<split>.json  pseudo_labels/<id>.png  predictions/<id>.png
 RUN/found_labels.csv  overlays/<id>.jpg
 RUN/crf_low/<id>.png  crf_high/<id>.png  crf_low_labels/<id>.png  crf_high_labels/<id>.png
+RUN/ir_labels/<id>.png
 RUN/metrics.json  report.html  metrics_<split>.json  report_<split>.html  curves.png
 RUN/calibration.json
 
 `RunFolder` is the one place that knows these names. A CAM file holds `class_ids` int32 [P], the
-mask values of the classes present, and `cams` float16 [P, h, w]; `cams/<split>.json` says what they
-are of, see `files.cam_record`. crf_low and crf_high (of `wsss_tf.refine`) hold the dense CRF's
-marginals, with a low and a high power of the background score: a grey PNG of 16 bits in which
-P + 1 maps of h rows lie one below the other, background first and then the classes in the order of
-`class_ids`, 65535 for 1 (a text chunk "class_ids" names the mask values). TensorFlow decodes that
-inside a graph, with no Python. The folders `.._labels` and `pseudo_labels` hold palette PNGs of
-mask values, which `wsss_tf.evaluate --predictions` scores.
+mask values of the classes present, and `cams` float16 [P, h, w], perhaps also `strided_cams`, those
+on a coarser grid; `cams/<split>.json` says what they are of, see `files.cam_record`. crf_low and
+crf_high (of `wsss_tf.refine`) hold the dense CRF's marginals, with a low and a high power of the
+background score: a grey PNG of 16 bits in which P + 1 maps of h rows lie one below the other,
+background first and then the classes in the order of `class_ids`, 65535 for 1 (a text chunk
+"class_ids" names the mask values). TensorFlow decodes that inside a graph, with no Python. The
+folders `.._labels` and `pseudo_labels` hold palette PNGs of mask values, which `wsss_tf.evaluate
+--predictions` scores; `ir_labels` (of `wsss_tf.ir_labels`) too, 255 where IRN is to learn nothing.
 """
 
 import contextlib
@@ -206,6 +208,15 @@ class RunFolder(os.PathLike):
         return mask_path(self.crf_labels(name), image_id)
 
     @property
+    def ir_labels(self):
+        """Folder of what IRN learns from: masks where two CRFs are sure, 255 elsewhere."""
+        return self.path / "ir_labels"
+
+    def ir_label(self, image_id):
+        """Return the path of an image's label for IRN."""
+        return mask_path(self.ir_labels, image_id)
+
+    @property
     def cam_stage(self):
         """`RunFolder` of the CAMs' own files, where this one is for the random walk's labels."""
         return RunFolder(self.path / CAM_STAGE)
@@ -354,6 +365,17 @@ class RunFolder(os.PathLike):
             )
         return class_ids, cams
 
+    def read_strided_cams(self, image_id):
+        """Return the maps on a grid of their own, float16 [P, h, w], that a CAM file may also have.
+
+        None where it has none.
+
+        Raises:
+          UserError: the file is missing or broken.
+        """
+        with self._broken_cam(image_id), np.load(self.cam(image_id), allow_pickle=False) as file:
+            return file.get("strided_cams")
+
     @contextlib.contextmanager
     def _broken_cam(self, image_id):
         """Name the CAM file that cannot be read."""
@@ -385,7 +407,7 @@ def cam_path(folder, image_id):
     return pathlib.Path(folder) / f"{image_id}.npz"
 
 
-def save_cams(folder, image_id, class_ids, cams):
+def save_cams(folder, image_id, class_ids, cams, strided_cams=None):
     """Write the CAMs of one image.
 
     Args:
@@ -393,6 +415,8 @@ def save_cams(folder, image_id, class_ids, cams):
       image_id: string.
       class_ids: int [P], mask values (1..C) of the classes present, ascending.
       cams: [P, h, w] in [0, 1], stored as float16.
+      strided_cams: likewise, on the grid that a random walk runs on, where they were made for it;
+        None where they were not.
 
     Raises:
       ValueError: the two do not have the same length.
@@ -404,7 +428,8 @@ def save_cams(folder, image_id, class_ids, cams):
             f"class_ids {class_ids.shape} and cams {cams.shape} do not belong together."
         )
     with atomic_path(cam_path(folder, image_id)) as temporary:
-        np.savez_compressed(temporary, class_ids=class_ids, cams=cams)
+        more = {} if strided_cams is None else {"strided_cams": np.float16(strided_cams)}
+        np.savez_compressed(temporary, class_ids=class_ids, cams=cams, **more)
 
 
 def load_cams(folder, image_id):

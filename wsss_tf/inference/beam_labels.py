@@ -122,18 +122,18 @@ class Labeller:
             cam_output = output / options.cam_folder
             with timer("cams"):
                 labels = self._labels(class_ids)
-                [ids], [maps] = write_cams.present_maps(
+                [ids], [maps], [strided] = write_cams.present_maps(
                     self.compute, [picture], labels, options.label_threshold
                 )
                 write_cams.write_labels(
-                    cam_output, image_id, ids, maps, options.background_threshold
+                    cam_output, image_id, ids, maps, options.background_threshold, strided
                 )
             if options.crf is not None:
                 with timer("crf"):
                     cam_crf.refine(cam_output, image_id, image, size=picture.size, **options.crf)
             if options.walk is not None:
                 with timer("walk"):
-                    self._walk(output, image_id, image, ids, maps)
+                    self._walk(output, image_id, image, ids, maps, strided)
             paths = sorted(path for path in output.rglob("*") if path.is_file())
             return {path.relative_to(output).as_posix(): path.read_bytes() for path in paths}
 
@@ -144,13 +144,14 @@ class Labeller:
         labels[0, np.asarray(class_ids, np.int64) - 1] = 1
         return labels
 
-    def _walk(self, output, image_id, image, class_ids, maps):
+    def _walk(self, output, image_id, image, class_ids, maps, strided):
         from wsss_tf.files import images
         from wsss_tf.inference.random_walk import label_by_walk
 
-        affinities, grid = self.affinity(image[None])
-        [affinity] = affinities.numpy()
-        mask = label_by_walk(image, class_ids, maps, affinity, grid, **self.options.walk)
+        [graph] = self.affinity(image[None])
+        mask = label_by_walk(
+            image, class_ids, maps, graph, strided_cams=strided, **self.options.walk
+        )
         images.save_mask(RunFolder(output).pseudo_label(image_id), mask)
 
 

@@ -74,7 +74,7 @@ def power_for_maps(background_threshold, official_power):
     """
 
     official = threshold_of_power(official_power)
-    ratio = _odds(official) / _odds(BACKGROUND_THRESHOLD)
+    ratio = odds(official) / odds(BACKGROUND_THRESHOLD)
     return power_of_threshold(times_odds(background_threshold, ratio))
 
 
@@ -90,11 +90,12 @@ def times_odds(threshold, ratio):
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold {threshold}: it must lie between 0 and 1.")
-    odds = ratio * _odds(threshold)
-    return odds / (1 + odds)
+    wanted = ratio * odds(threshold)
+    return wanted / (1 + wanted)
 
 
-def _odds(threshold):
+def odds(threshold):
+    """Return t / (1 - t)."""
     return threshold / (1 - threshold)
 
 

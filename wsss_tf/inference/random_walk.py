@@ -11,6 +11,7 @@ from wsss_tf import ops
 from wsss_tf.inference.cam_crf import WALK_POWER, crf_probs, power_of_threshold
 from wsss_tf.inference.dense_crf import dense_crf
 from wsss_tf.inference.map_sizes import resize_maps, strongest_at
+from wsss_tf.inference.walk_settings import AFFINITY_WALK
 
 # Side of a picture whose map tells a network's stride.
 _PROBE = 448
@@ -19,12 +20,36 @@ _MEAN_COLOUR = np.floor(255 * np.float32(ops.IMAGENET_MEAN)).astype(np.uint8)
 
 
 class Grid(NamedTuple):
-    """The map of a picture's affinities: its size, the radius of its pairs, and its stride."""
+    """The map of a picture's affinities: its size, the radius of its pairs, and its stride.
+
+    `border` pixels are around it, left, right and below, from which and to which there are pairs
+    that no walk takes: with as many as the radius each pixel of the map starts all of its own.
+    """
 
     height: int
     width: int
     radius: int
     stride: int
+    border: int = 0
+
+
+class PictureGraph(NamedTuple):
+    """What a walk over one picture goes by.
+
+    Attributes:
+      affinity: [O, M] of the pairs of `pair_indices`.
+      grid: `Grid`.
+      boundary: [h, w] in [0, 1]: how much of its scores a pixel does not take along, or None.
+    """
+
+    affinity: np.ndarray
+    grid: Grid
+    boundary: np.ndarray | None = None
+
+    def transition(self, affinity_power):
+        """Return `transition_matrix` of its affinities."""
+        height, width, radius, _, border = self.grid
+        return transition_matrix(self.affinity, height, width, radius, affinity_power, border)
 
 
 class PictureAffinity:
@@ -33,10 +58,12 @@ class PictureAffinity:
     Args:
       net: `models.affinitynet.affinity_network`, which knows its radius and its stride.
 
-    Call: `compute(pictures uint8 [B, H, W, 3])` returns `affinity` float32 [B, O, M] (as
-    `ops.pairwise_affinity`) and its `Grid`, h = ceil(H / stride) and w = ceil(W / stride): pictures
+    Call: `compute(pictures uint8 [B, H, W, 3])` returns a list of B `PictureGraph` with the
+    affinities of `ops.pairwise_affinity`, h = ceil(H / stride) and w = ceil(W / stride): pictures
     are padded to the right and below, with the mean colour.
     """
+
+    settings = AFFINITY_WALK
 
     def __init__(self, net):
         self.net = net
@@ -50,7 +77,8 @@ class PictureAffinity:
         if radius not in self._functions:  # a radius sets the shape of the graph, sizes do not
             self._functions[radius] = self._function(radius)
         affinity = self._functions[radius](tf.convert_to_tensor(pictures))
-        return affinity, Grid(height, width, radius, self.stride)
+        grid = Grid(height, width, radius, self.stride)
+        return [PictureGraph(one, grid) for one in affinity.numpy()]
 
     def _function(self, radius):
         @tf.function(
@@ -66,42 +94,54 @@ class PictureAffinity:
 
 
 @functools.lru_cache(maxsize=32)
-def pair_indices(height, width, radius):
-    """Return the flat pixel indices of all pairs on a map: start int32 [M], end int32 [O, M]."""
+def pair_indices(height, width, radius, border=0):
+    """Return the flat pixel indices of all pairs on a map: start int32 [M], end int32 [O, M].
+
+    Args:
+      height, width, radius, border: as in `Grid`; pixels of the border are -1.
+    """
     pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    pixels = np.pad(pixels, [(0, border), (border, border)], constant_values=-1)
     margin = max(radius - 1, 0)
-    start = pixels[: height - margin, margin : width - margin].ravel()
-    offsets = np.array(ops.pair_offsets(radius), np.int32).reshape(-1, 2)
-    return start, start + (offsets[:, :1] * width + offsets[:, 1:])
+    rows, columns = pixels.shape[0] - margin, pixels.shape[1] - 2 * margin
+    start = pixels[:rows, margin : margin + columns].ravel()
+    ends = [
+        pixels[dy : dy + rows, margin + dx : margin + dx + columns].ravel()
+        for dy, dx in ops.pair_offsets(radius)
+    ]
+    return start, np.array(ends, np.int32).reshape(len(ends), len(start))
 
 
-def transition_matrix(affinity, height, width, radius, affinity_power=8.0):
+def transition_matrix(affinity, height, width, radius, affinity_power=8.0, border=0):
     """Return where a walker goes in one step, from the affinities of one picture.
 
     Args:
-      affinity: [O, M] as `PictureAffinity` gives.
-      height, width, radius: of the map.
+      affinity: [O, M] of the pairs of `pair_indices`.
+      height, width, radius, border: as in `Grid`.
       affinity_power: beta in the paper; higher powers leave fewer ways.
 
     Returns:
       `scipy.sparse.csr_array` float32 [N, N], N = height * width: T[i, j] = A[i, j] ^ power over
       its sum over i, so columns sum to one. A is symmetric, 1 on the diagonal (a walker may stay)
-      and 0 where there is no pair: as in the official code, pixels near a border have fewer
-      partners than others, and some none.
+      and 0 where there is no pair: as in the official code of AffinityNet, pixels near an edge of
+      the map have fewer partners than others, and some none.
 
     Source: AffinityNet, equation 3.
     """
     count = height * width
-    start, end = pair_indices(height, width, radius)
-    start = np.broadcast_to(start, end.shape).ravel()
+    start, end = pair_indices(height, width, radius, border)
+    start, end = np.broadcast_to(start, end.shape).ravel(), end.ravel()
     diagonal = np.arange(count, dtype=np.int32)
     weights = np.asarray(affinity, np.float64).ravel() ** affinity_power
+    if border:
+        is_inside = (start >= 0) & (end >= 0)
+        start, end, weights = start[is_inside], end[is_inside], weights[is_inside]
     matrix = scipy.sparse.csr_array(
         (
             np.concatenate([weights, weights, np.ones(count)]),
             (
-                np.concatenate([start, end.ravel(), diagonal]),
-                np.concatenate([end.ravel(), start, diagonal]),
+                np.concatenate([start, end, diagonal]),
+                np.concatenate([end, start, diagonal]),
             ),
         ),
         shape=(count, count),
@@ -153,13 +193,13 @@ def label_by_walk(
     image,
     class_ids,
     cams,
-    affinity,
-    grid,
+    graph,
     background_power=WALK_POWER,
     affinity_power=8.0,
     steps=64,
     crf=None,
     threshold=None,
+    strided_cams=None,
 ):
     """Return the pseudo label of one picture.
 
@@ -168,7 +208,7 @@ def label_by_walk(
       class_ids: int [P], mask values, ascending.
       cams: [P, H, W] in [0, 1]; where `image` is reduced they are brought to it, and the walked
         scores back, bilinearly.
-      affinity, grid: [O, M] and its `Grid`, as `PictureAffinity` gives them of the picture.
+      graph: `PictureGraph`, as `PictureAffinity` gives it of the picture.
       background_power, affinity_power, steps: as in the functions above; SEAM's by default
         (AffinityNet's own are 16, 8 and 256).
       crf: `dense_crf.CrfParameters` to refine the walked scores with, such as RANDOM_WALK_CRF; None
@@ -177,27 +217,26 @@ def label_by_walk(
         (0, 1): the classes walk alone, their scores are divided by the highest, and what stays
         below the threshold is background, as IRN does (Ahn, Cho and Kwak, CVPR 2019); then
         `background_power` counts for nothing.
+      strided_cams: [P, h, w] on the grid of the graph, from which the classes walk in place of the
+        means of `cams` where they have its size and there is a threshold; None for those means.
 
     Returns:
       uint8 [H, W]: 0 or one of `class_ids`. (The official code carries along the classes that are
       not in the image; their scores stay zero.)
 
-    Source: official `infer_aff.py`.
+    Source: official `infer_aff.py`; with a threshold IRN's `step/make_sem_seg_labels.py`.
     """
     height, width = image.shape[:2]
-    transition = transition_matrix(affinity, *grid[:3], affinity_power)
-    maps = resize_maps(cams, (height, width))
     if threshold is None:
-        start = crf_probs(maps, background_power)
+        maps = np.asarray(resize_maps(cams, (height, width)), np.float32)
+        maps = crf_probs(maps, background_power).transpose(2, 0, 1)
+        start = pooled_scores(maps, graph.grid.stride)
+        scores = _walked(start, graph, affinity_power, steps)
     else:
-        start = np.asarray(maps, np.float32).transpose(1, 2, 0)
-    walked = walk(pooled_scores(start.transpose(2, 0, 1), grid.stride), transition, steps)
-    size = (grid.stride * grid.height, grid.stride * grid.width)
-    scores = ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
-    if threshold is not None:
+        scores = _scaled(cams, (height, width), graph, affinity_power, steps, strided_cams)
         scores = _with_constant_background(scores, threshold)
     if crf is not None:
-        padded = np.empty((*size, 3), np.uint8)
+        padded = np.empty((*scores.shape[:2], 3), np.uint8)
         padded[:] = _MEAN_COLOUR
         padded[:height, :width] = image
         scores = dense_crf(scores, padded, crf)
@@ -205,10 +244,42 @@ def label_by_walk(
     return np.concatenate([[0], class_ids])[best].astype(np.uint8)
 
 
+def walked_maps(cams, size, graph, affinity_power, steps, strided_cams=None):
+    """Return what a threshold in `label_by_walk` is of: float32 [P, H, W], the highest score 1.
+
+    Args:
+      cams, graph, affinity_power, steps, strided_cams: as there.
+      size: (H, W) of the image.
+    """
+    scores = _scaled(cams, size, graph, affinity_power, steps, strided_cams)
+    return scores[: size[0], : size[1]].transpose(2, 0, 1)
+
+
+def _scaled(cams, size, graph, affinity_power, steps, strided_cams):
+    """Return walked scores of classes alone, divided by the highest within the picture."""
+    grid = graph.grid
+    if strided_cams is not None and strided_cams.shape[1:] == (grid.height, grid.width):
+        start = np.asarray(strided_cams, np.float32).transpose(1, 2, 0)
+    else:
+        start = pooled_scores(np.asarray(resize_maps(cams, size), np.float32), grid.stride)
+    scores = _walked(start, graph, affinity_power, steps)
+    return scores / max(scores[: size[0], : size[1]].max(initial=0), ops.EPSILON)
+
+
+def _walked(start, graph, affinity_power, steps):
+    """Return scores [h, w, K] on a graph's grid after the walk, at the size of whole cells."""
+    grid = graph.grid
+    if graph.boundary is not None:
+        start = start * (1 - graph.boundary)[:, :, None]
+    walked = walk(start, graph.transition(affinity_power), steps)
+    size = (grid.stride * grid.height, grid.stride * grid.width)
+    return ops.resize_bilinear(walked[None], size, align_corners=False)[0].numpy()
+
+
 def _with_constant_background(scores, threshold):
-    """Return walked scores [h, w, P], scaled to a maximum of 1, behind those of the background.
+    """Return walked scores [h, w, P], whose highest is 1, behind those of the background.
 
     A class beats the background above the threshold: (1 - strongest) ^ power, as the CRF wants it.
     """
-    scaled = scores / max(scores.max(initial=0), ops.EPSILON)
-    return crf_probs(scaled.transpose(2, 0, 1), power_of_threshold(threshold))
+    scores = np.minimum(scores, 1)  # beyond the picture they may be higher
+    return crf_probs(scores.transpose(2, 0, 1), power_of_threshold(threshold))

@@ -22,7 +22,7 @@ def label_source(
     """Write `cams/<id>.npz` and `pseudo_labels/<id>.png` for every image of a source.
 
     Args:
-      compute: `multi_scale_cam.MultiScaleCam` or `grad_cam.GradCam`.
+      compute: `multi_scale_cam.MultiScaleCam`, `strided_cam.StridedCam` or `grad_cam.GradCam`.
       source: `data.source.Source`. Only classes in an image's labels are kept; where the whole
         source has no labels, the classes whose probability exceeds `label_threshold`.
       output: folder.
@@ -48,9 +48,9 @@ def label_source(
         for batch in batches_of_equal_size(source, todo, batch_size, max_side):
             labels = source.labels[[picture.position for picture in batch]] if labelled else None
             found = present_maps(compute, batch, labels, label_threshold)
-            for picture, classes, maps in zip(batch, *found):
+            for picture, classes, maps, strided in zip(batch, *found):
                 image_id = source.ids[picture.position]
-                write_labels(run, image_id, classes, maps, background_threshold)
+                write_labels(run, image_id, classes, maps, background_threshold, strided)
                 done(picture.position)
     return len(todo), kept
 
@@ -67,7 +67,8 @@ def present_maps(compute, pictures, labels, label_threshold):
 
     Returns:
       (list of int [P], mask values, list of float16 [P, H, W] in [0, 1], of the pictures' own
-      sizes), one each a picture.
+      sizes, list of float16 [P, h, w] on the walk's grid, or None where there are no such maps),
+      one each a picture.
     """
     outputs = compute(np.stack([picture.image for picture in pictures]), labels)
     cams, probabilities = outputs["cams"].numpy(), outputs["probabilities"].numpy()
@@ -77,12 +78,19 @@ def present_maps(compute, pictures, labels, label_threshold):
         resize_maps(one.transpose(2, 0, 1)[ids - 1], picture.size).astype(np.float16)
         for one, ids, picture in zip(cams, class_ids, pictures)
     ]
-    return class_ids, maps
+    strided = [None] * len(pictures)
+    if "strided_cams" in outputs:
+        on_grid = outputs["strided_cams"].numpy()
+        strided = [
+            one.transpose(2, 0, 1)[ids - 1].astype(np.float16)
+            for one, ids in zip(on_grid, class_ids)
+        ]
+    return class_ids, maps, strided
 
 
-def write_labels(output, image_id, class_ids, maps, background_threshold):
+def write_labels(output, image_id, class_ids, maps, background_threshold, strided=None):
     """Write the CAM file and the pseudo label of one image, of maps as `present_maps` gives."""
     run = RunFolder(output)
-    run_folder.save_cams(run.cams, image_id, class_ids, maps)
+    run_folder.save_cams(run.cams, image_id, class_ids, maps, strided)
     pseudo_label = label_pixels(class_ids, maps, background_threshold)
     images.save_mask(run.pseudo_label(image_id), pseudo_label)

@@ -45,18 +45,41 @@ def crf_source(
         if overwrite or not cam_crf.is_refined(run, image_id)
     ]
 
-    if todo:
-        prepare(parameters)
+    run_on_pictures(
+        cam_crf.refine, source, todo, run, parameters, powers, "CRF", processes, max_side
+    )
+    return len(todo), len(source) - len(todo)
+
+
+def run_on_pictures(
+    function, source, positions, run, parameters, settings, what, processes=None, max_side=None
+):
+    """Run a dense CRF on pictures of a source and their CAMs, over worker processes.
+
+    Args:
+      function: of a module without TensorFlow, called with (run, image_id, image uint8 [h, w, 3],
+        parameters, settings, (H, W)) for each picture, the last being its own size.
+      source, run, parameters, processes, max_side: as in `crf_source`.
+      positions: of the pictures, ints.
+      settings: what else the function needs.
+      what: it does, for the progress bar.
+
+    Raises:
+      Whatever `function` raises.
+    """
+    if not positions:
+        return
+
+    prepare(parameters)
     if processes is None and parameters.library == "tensorflow":
         processes = 1
 
     def arguments():
-        for [picture] in batches_of_equal_size(source, todo, batch_size=1, max_side=max_side):
+        for [picture] in batches_of_equal_size(source, positions, batch_size=1, max_side=max_side):
             image_id = source.ids[picture.position]
-            yield run, image_id, picture.image, parameters, powers, picture.size
+            yield run, image_id, picture.image, parameters, settings, picture.size
 
-    with progress(source, todo, "CRF", max_side) as done:
-        results = map_in_processes(cam_crf.refine, arguments(), processes) if todo else ()
-        for _, position in zip(results, todo):
+    with progress(source, positions, what, max_side) as done:
+        results = map_in_processes(function, arguments(), processes)
+        for _, position in zip(results, positions):
             done(position)
-    return len(todo), len(source) - len(todo)

@@ -26,7 +26,7 @@ def walk_source(
     """Write `pseudo_labels/<id>.png` for every image of a source.
 
     Args:
-      compute: `PictureAffinity`.
+      compute: `random_walk.PictureAffinity` or `boundary_walk.PictureBoundary`.
       source: `data.source.Source`, or `files.cam_record.PictureFiles`.
       cam_run: folder with `cams/`.
       output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
@@ -51,21 +51,21 @@ def walk_source(
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     with progress(source, todo, "walk", max_side) as done:
         for batch in batches_of_equal_size(source, todo, batch_size, max_side):
-            affinities, grid = compute(np.stack([picture.image for picture in batch]))
-            for picture, affinity in zip(batch, affinities.numpy()):
+            graphs = compute(np.stack([picture.image for picture in batch]))
+            for picture, graph in zip(batch, graphs):
                 image_id = source.ids[picture.position]
                 class_ids, cams = cam_run.read_cams(image_id, picture.size)
                 label = label_by_walk(
                     picture.image,
                     class_ids,
                     cams,
-                    affinity,
-                    grid,
+                    graph,
                     background_power=background_power,
                     affinity_power=affinity_power,
                     steps=steps,
                     crf=crf,
                     threshold=threshold,
+                    strided_cams=cam_run.read_strided_cams(image_id),
                 )
                 images.save_mask(output.pseudo_label(image_id), label)
                 done(picture.position)

@@ -52,6 +52,8 @@ _KERAS = {
 }
 # Those whose weights are files that no package holds; what to do instead of naming "imagenet".
 _OFFICIAL = {
+    "resnet50_v1": "turn torchvision's file into an .npz with python -m wsss_tf.convert "
+    "--model=resnet50, and give that as Recipe.initial_weights.",
     "resnet38": "turn its authors' .params file into an .npz with python -m wsss_tf.convert "
     "--model=resnet38, and give that as Recipe.initial_weights.",
     **{

@@ -6,7 +6,7 @@ from wsss_tf.errors import UserError
 from wsss_tf.inference.cam_crf import power_for_maps, times_odds
 
 
-def followed_threshold(background_threshold, ratio):
+def threshold_by_odds(background_threshold, ratio):
     """Return `inference.cam_crf.times_odds` of a run's maps.
 
     Raises:

@@ -30,20 +30,31 @@ def map_options(recipe, method="cam", cam_output=None, scales=None, flip=None):
         "cam_output": cam_output or recipe.cam_output,
         "scales": scales or SCALES,
         "flip": flip is not False,
+        "merging": recipe.cam_merging,
     }
 
 
-def make_maps(net, method, cam_output, scales, flip):
-    """Return the function of pictures to maps: `MultiScaleCam` or `GradCam`.
+def make_maps(net, method="cam", cam_output="cam", scales=(1.0,), flip=False, merging="seam"):
+    """Return the function of pictures to maps: `MultiScaleCam`, `StridedCam` or `GradCam`.
+
+    Args:
+      net: the network.
+      method, cam_output, scales, flip: as in `map_options`.
+      merging: as `Recipe.cam_merging`; means nothing for other methods than "cam".
 
     Raises:
-      UserError: the network has no such output, or no head that the method can be used with.
+      UserError: the network has no such output, or no head that the method can be used with; or
+        there is no such merging.
     """
     from wsss_tf.inference.grad_cam import GradCam
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
+    from wsss_tf.inference.strided_cam import StridedCam
 
+    kinds = {"seam": MultiScaleCam, "irn": StridedCam}
+    if merging not in kinds:
+        raise UserError(f"Recipe.cam_merging = {merging!r}; there are {', '.join(kinds)}.")
     if method == "cam":
-        return MultiScaleCam(net, cam_output, scales, flip)
+        return kinds[merging](net, cam_output, scales, flip)
     try:
         return GradCam(net, method, scales, flip)
     except ValueError as error:

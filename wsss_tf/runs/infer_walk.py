@@ -1,4 +1,4 @@
-"""The random walk from CAMs to pseudo labels, by a run of AffinityNet."""
+"""The random walk from CAMs to pseudo labels, by a run of AffinityNet or IRN."""
 
 import dataclasses
 
@@ -6,7 +6,9 @@ from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
 from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
-from wsss_tf.runs.crf_settings import followed_power, followed_threshold, scaled_crf
+from wsss_tf.inference.walk_settings import AFFINITY_WALK
+from wsss_tf.runs.crf_settings import followed_power, scaled_crf, threshold_by_odds
+from wsss_tf.runs.ir_labels import followed_threshold
 
 
 def check_folders(cam_run, affinity_run, output):
@@ -14,7 +16,7 @@ def check_folders(cam_run, affinity_run, output):
 
     Args:
       cam_run: folder of the CAMs, whose pseudo labels are theirs.
-      affinity_run: run folder of AffinityNet.
+      affinity_run: run folder of AffinityNet or IRN.
       output: folder for the walk's pseudo labels.
 
     Raises:
@@ -22,7 +24,8 @@ def check_folders(cam_run, affinity_run, output):
     """
     if not RunFolder(affinity_run).config.is_file():
         raise UserError(
-            f"--affinity_run={affinity_run}: no config.gin in it; train gin/affinity.gin first."
+            f"--affinity_run={affinity_run}: no config.gin in it; train gin/affinity.gin or "
+            "gin/irn.gin first."
         )
     output = RunFolder(output).path
     if output.resolve() == RunFolder(cam_run).path.resolve():
@@ -30,17 +33,21 @@ def check_folders(cam_run, affinity_run, output):
 
 
 def load_affinity(run_dir):
-    """Return `inference.random_walk.PictureAffinity` of a run.
+    """Return `inference.random_walk.PictureAffinity` of a run of AffinityNet, of IRN
+    `inference.boundary_walk.PictureBoundary`.
 
     Raises:
-      UserError: it is not a run of gin/affinity.gin, or one of an earlier version.
+      UserError: it is not a run of either, or one of an earlier version.
     """
+    from wsss_tf.inference.boundary_walk import PictureBoundary
     from wsss_tf.inference.random_walk import PictureAffinity
     from wsss_tf.runs import recipe as recipe_lib
 
     net = recipe_lib.load_network(run_dir, for_inference=True)
+    if "edge_logits" in net.output:
+        return PictureBoundary(net)
     if "features" not in net.output:
-        raise UserError(f"--affinity_run={run_dir}: is no run of gin/affinity.gin.")
+        raise UserError(f"--affinity_run={run_dir}: is no run of gin/affinity.gin or gin/irn.gin.")
     if "affinity" not in net.output:
         raise UserError(
             f"--affinity_run={run_dir}: its network does not know the radius of its pairs, as that "
@@ -52,8 +59,8 @@ def load_affinity(run_dir):
 def walk_options(
     background_threshold,
     background_power=None,
-    affinity_power=8.0,
-    steps=64,
+    affinity_power=None,
+    steps=None,
     use_crf=False,
     crf_scale=1.0,
     crf_iterations=1,
@@ -61,17 +68,20 @@ def walk_options(
     threshold=None,
     odds=None,
     crf_library=RANDOM_WALK_CRF.library,
+    settings=AFFINITY_WALK,
 ):
     """Return the keyword arguments of `inference.random_walk.label_by_walk`.
 
     Args:
-      background_threshold: of the maps, in (0, 1); the power follows it where it is not given.
-      background_power, affinity_power, steps: as in `label_by_walk`.
+      background_threshold: of the maps, in (0, 1); the power or the threshold follows it where
+        neither is given.
+      background_power, affinity_power, steps: as in `label_by_walk`; None for those of `settings`.
       use_crf: refine by the dense CRF.
       crf_scale: divides its widths, which are for pictures of 500 pixels.
       crf_iterations, crf_unary_weight, crf_library: as in `dense_crf.CrfParameters`.
       threshold: as in `label_by_walk`.
       odds: instead of it: how many times the odds t / (1 - t) of the maps' threshold its odds are.
+      settings: `random_walk.WalkSettings` of the network, as `load_affinity` gives.
 
     Raises:
       UserError: numbers that cannot be, or contradict each other.
@@ -81,7 +91,7 @@ def walk_options(
             raise UserError("--walk_odds takes the place of --walk_threshold; give one.")
         if odds <= 0:
             raise UserError(f"--walk_odds={odds:g}: give a number above 0.")
-        threshold = followed_threshold(background_threshold, odds)
+        threshold = threshold_by_odds(background_threshold, odds)
     if threshold is not None:
         if background_power is not None:
             raise UserError(
@@ -89,12 +99,14 @@ def walk_options(
             )
         if not 0 < threshold < 1:
             raise UserError(f"--walk_threshold={threshold:g}: give a number between 0 and 1.")
+    if background_power is None and threshold is None and settings.threshold is not None:
+        threshold = followed_threshold(background_threshold, settings.threshold)
     if background_power is None:
         background_power = followed_power(background_threshold, WALK_POWER)
     return {
         "background_power": background_power,
-        "affinity_power": affinity_power,
-        "steps": steps,
+        "affinity_power": settings.affinity_power if affinity_power is None else affinity_power,
+        "steps": settings.steps if steps is None else steps,
         "crf": _crf(crf_scale, crf_iterations, crf_unary_weight, crf_library) if use_crf else None,
         "threshold": threshold,
     }
@@ -118,14 +130,15 @@ def walk(cams, affinity, output, batch_size=8, overwrite=False, **options):
       affinity: as `load_affinity` gives.
       output: folder for the labels, another than the CAMs'.
       batch_size, overwrite: as in `inference.write_walk.walk_source`.
-      **options: as `walk_options` gives; by default those that follow the maps' threshold.
+      **options: as `walk_options` gives; by default those of the network that follow the maps'
+        threshold.
 
     Raises:
       UserError: as `inference.write_walk.walk_source`.
     """
     from wsss_tf.inference.write_walk import walk_source
 
-    options = options or walk_options(cams.background_threshold)
+    options = options or walk_options(cams.background_threshold, settings=affinity.settings)
     written, kept = walk_source(
         affinity,
         cams.source,

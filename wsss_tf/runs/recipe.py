@@ -42,6 +42,8 @@ class Recipe:
       require_initial_weights: refuse to train without `initial_weights` (the paper's recipes).
       cam_output: the network output that inference takes as class scores; None for a network that
         predicts masks: its output "logits", [B, H, W, K], are the scores.
+      cam_merging: how the maps of scaled and mirrored copies of a picture become one: "seam", or
+        "irn" (`inference.multi_scale_cam`, `inference.strided_cam`).
       background_threshold: of that network's maps: the score in (0, 1) that a pixel must beat to be
         its strongest class. The background powers of the dense CRF and the random walk follow it.
       validation_images: how many validation images to score after each epoch, spread evenly; 0
@@ -83,6 +85,7 @@ class Recipe:
     initial_weights: str | None = None
     require_initial_weights: bool = False
     cam_output: str | None = "cam_rv"
+    cam_merging: str = "seam"
     background_threshold: float = 0.26
     validation_images: int = 100
     max_side: int | None = None

@@ -7,7 +7,7 @@ from wsss_tf.files.run_folder import CRF_NAMES
 from wsss_tf.inference.cam_crf import BACKGROUND_POWERS, power_of_threshold
 from wsss_tf.inference.dense_crf import CAM_CRF
 from wsss_tf.inference.write_crf import crf_source
-from wsss_tf.runs.crf_settings import followed_power, followed_threshold, scaled_crf
+from wsss_tf.runs.crf_settings import followed_power, scaled_crf, threshold_by_odds
 
 
 def crf_options(
@@ -56,7 +56,7 @@ def _powers(background_threshold, powers, thresholds, odds):
         return _two_ascending("crf_powers", powers)
     if odds is not None:
         ratios = _two_ascending("crf_odds", odds)
-        thresholds = [followed_threshold(background_threshold, ratio) for ratio in ratios]
+        thresholds = [threshold_by_odds(background_threshold, ratio) for ratio in ratios]
     if thresholds is None:
         return tuple(followed_power(background_threshold, power) for power in BACKGROUND_POWERS)
     low, high = _two_ascending("crf_thresholds", thresholds)

@@ -13,11 +13,11 @@ from wsss_tf.errors import UserError, warn
 from wsss_tf.files.run_folder import RunFolder, write_json
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
-from wsss_tf.inference.multi_scale_cam import MultiScaleCam
 from wsss_tf.inference.segment import multi_scale_predictor
 from wsss_tf.interop.imagenet import imagenet_weights
 from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.runs.data_warnings import warn_of_data
+from wsss_tf.runs.infer_cams import make_maps
 from wsss_tf.runs.validation import make_mask_validation, make_validation
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.hosts import is_chief
@@ -94,7 +94,7 @@ def _train(recipe, run, strategy, profile_steps):
                 find_attention(net),
             )
         else:
-            compute = MultiScaleCam(net, recipe.cam_output, scales=(1.0,), flip=False)
+            compute = make_maps(net, cam_output=recipe.cam_output, merging=recipe.cam_merging)
             validate = make_validation(
                 val_source, limited(compute, recipe.max_side), recipe.validation_images
             )

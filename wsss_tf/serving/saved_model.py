@@ -101,7 +101,8 @@ class _CamService(_Service):
     @tf.function(autograph=False, input_signature=[_IMAGES])
     def cam(self, images):
         """CAMs of a batch of pictures of equal size."""
-        return self.compute(_to_pictures(images))
+        outputs = self.compute(_to_pictures(images))
+        return {name: outputs[name] for name in ("cams", "probabilities")}
 
     @tf.function(autograph=False, input_signature=[_IMAGES])
     def probabilities(self, images):

@@ -16,18 +16,43 @@ class AffinityStep(TrainingStep):
         image, labels = batch["image"], batch["affinity_labels"]
         outputs = self.net(image, training=True)
         size = outputs["features"].shape[1:3]
-        if size != labels.shape[1:3]:
-            raise UserError(
-                f"AffinityNet's features are {_by(size)}, its labels {_by(labels.shape[1:3])} "
-                "(height x width): the labels want the network's stride, "
-                f"affinity_augmentation.stride = {image.shape[1] // size[0]}."
-            )
+        check_labels(size, labels, image, "AffinityNet's features", "affinity_augmentation")
         radius = self.net.get_layer("affinity").radius_on(*size)
-        affinity = outputs["affinity"]
-        return {
-            f"loss_{name}": TERM_WEIGHTS[name] * global_mean(total, count, epsilon=ops.EPSILON)
-            for name, (total, count) in affinity_terms(affinity, pair_kinds(labels, radius)).items()
-        }
+        return weighted_means(affinity_terms(outputs["affinity"], pair_kinds(labels, radius)))
+
+
+def weighted_means(terms, weights=TERM_WEIGHTS):
+    """Return {"loss_..": float32 [B]} of the terms that `losses.affinity` or `losses.irn` give.
+
+    Args:
+      terms: {name: (total [B], count [B])}.
+      weights: {name: factor}.
+    """
+    return {
+        f"loss_{name}": weights[name] * global_mean(total, count, epsilon=ops.EPSILON)
+        for name, (total, count) in terms.items()
+    }
+
+
+def check_labels(size, labels, image, what, augmentation):
+    """Check that labels of pixels are on the grid of the network.
+
+    Args:
+      size: (h, w) of the network's maps.
+      labels: [B, h, w].
+      image: [B, H, W, 3].
+      what: the maps are called in the message.
+      augmentation: whose `stride` the labels have.
+
+    Raises:
+      UserError: they are not.
+    """
+    if tuple(size) != tuple(labels.shape[1:3]):
+        raise UserError(
+            f"{what} are {_by(size)}, its labels {_by(labels.shape[1:3])} (height x width): the "
+            f"labels want the network's stride, {augmentation}.stride = "
+            f"{image.shape[1] // size[0]}."
+        )
 
 
 def _by(size):

@@ -185,18 +185,31 @@ def poly_sgd(
     )
 
 
-def uniform_sgd(total_steps, learning_rate=0.01, momentum=0.9, weight_decay=1e-4, power=0.9):
-    """Return SGD with the polynomial schedule and one rate and decay for every variable.
+def uniform_sgd(
+    total_steps,
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    power=0.9,
+    faster_layers=(),
+    faster_multiplier=10.0,
+):
+    """Return SGD with the polynomial schedule and one decay for every variable.
 
     Args:
       total_steps, learning_rate, momentum, power: as in `poly_sgd`.
-      weight_decay: of all variables, biases and BatchNorm too: PyTorch's SGD, which CPNet's host
-        framework uses, makes no difference unless told to.
+      weight_decay: of all variables, biases and norms too: PyTorch's SGD, which CPNet's host
+        framework and IRN use, makes no difference unless told to.
+      faster_layers: what names of layers begin with whose variables, all of them, have a rate of
+        their own; in IRN its displacements, and the classifier of its CAM network.
+      faster_multiplier: learning-rate factor of these.
     """
+    faster = "|".join(map(re.escape, faster_layers))
+    rules = [(f"(?:.*/)?(?:{faster})[^/]*/.*", faster_multiplier, weight_decay)] if faster else []
     return GroupedSGD(
         PolynomialSchedule(learning_rate, total_steps, power),
         momentum=momentum,
-        rules=((".*", 1.0, weight_decay),),
+        rules=(*rules, (".*", 1.0, weight_decay)),
     )
 
 

@@ -1,0 +1,148 @@
+"""IRN's chain of stages: what it consists of, and a run of it as a user starts it."""
+
+import json
+
+import numpy as np
+import pytest
+from as_user import ROOT, ok, run_script, user_error
+from test_pipelines_plan import make, prepare
+
+from wsss_tf.errors import UserError
+from wsss_tf.files import images
+from wsss_tf.files.run_folder import RunFolder
+from wsss_tf.pipelines.settings import load_pipeline
+
+TINY = ["tests/data/tiny_irn_pipeline.gin"]
+
+
+@pytest.fixture(autouse=True)
+def _prepared(monkeypatch):
+    prepare(monkeypatch)
+
+
+def commands(plan):
+    return {stage.name: stage.steps[0] for stage in plan.stages}
+
+
+def test_stages_and_their_commands():
+    plan = make(files=TINY)
+    stages = commands(plan)
+    assert list(stages) == [
+        "cam", "cams", "ir_labels", "irn", "walk", "segmentation", "segmentation_scores", "export",
+        "label_scores", "report",
+    ]  # fmt: skip
+    assert stages["ir_labels"] == (
+        *("ir_labels", "--run_dir=RUN/cam", "--split=train", "--ir_thresholds=0.05,0.3"),
+        *("--ir_confidence=0.7", "--crf_iterations=10", "--crf_scale=1"),
+    )
+    assert '--gin_bindings=with_ir_labels.cam_run="RUN/cam"' in stages["irn"]
+    assert stages["walk"] == (
+        *("walk", "--run_dir=RUN/cam", "--split=train", "--affinity_run=RUN/irn"),
+        *("--walk_threshold=0.25", "--affinity_power=10", "--walk_steps=4", "--nowalk_crf"),
+    )
+    assert '--gin_bindings=Recipe.pseudo_labels="RUN/irn/pseudo_labels"' in stages["segmentation"]
+    assert "random walk within boundaries" in plan.planned["walk"].scored
+
+
+def test_thresholds_follow_the_maps_where_they_are_not_given():
+    other = commands(make("cams_stage.background_threshold=0.5", files=TINY))
+    [flag] = [flag for flag in other["ir_labels"] if flag.startswith("--ir_thresholds=")]
+    low, high = map(float, flag.removeprefix("--ir_thresholds=").split(","))
+    # As 0.05 and 0.3 lie beside 0.15, by their odds.
+    assert (low, high) == pytest.approx((0.2297, 0.7083), abs=1e-4)
+    assert "--walk_threshold=0.6538" in other["walk"]
+    bindings = "ir_labels_stage.thresholds=(0.1,0.4)", "irn_walk_stage.threshold=0.3"
+    given = commands(make(*bindings, files=TINY))
+    assert "--ir_thresholds=0.1,0.4" in given["ir_labels"]
+    assert "--walk_threshold=0.3" in given["walk"]
+    # A walk on the CAMs of another network is no other walk.
+    from_seam = "cam/train_stage.recipe=('gin/seam.gin','tests/data/tiny.gin')"
+    assert list(commands(make(from_seam, files=TINY))) == list(given)
+
+
+@pytest.mark.parametrize(
+    ("binding", "word"),
+    [
+        ("ir_labels_stage.thresholds=(0.4,0.1)", "ir_labels_stage.thresholds"),
+        ("ir_labels_stage.confidence=1.5", "ir_labels_stage.confidence"),
+        ("irn_walk_stage.threshold=1.5", "irn_walk_stage.threshold"),
+        ("irn_walk_stage.maps='nothing'", "irn_walk_stage.maps = 'nothing'"),
+    ],
+)
+def test_settings_that_cannot_be(binding, word):
+    with pytest.raises(UserError, match=word):
+        make(binding, files=TINY)
+
+
+@pytest.mark.parametrize("name", ["irn", "irn_photos"])
+def test_the_pipelines_load(name):
+    pipeline = load_pipeline([f"gin/pipelines/{name}.gin"], [])
+    names = [stage.name for stage in pipeline.stages]
+    assert names[:5] == ["cam", "cams", "ir_labels", "irn", "walk"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of the chain as far as the walk, and what was printed."""
+    path = tmp_path_factory.mktemp("irn") / "run"
+    flags = f"--gin_file={TINY[0]}", f"--run_dir={path}", "--until=walk"
+    return path, ok("pipeline", *flags, cwd=ROOT)
+
+
+def test_a_run_as_far_as_the_labels(run_dir):
+    run_dir, out = run_dir
+    cam, irn = RunFolder(run_dir / "cam"), RunFolder(run_dir / "irn")
+    assert "labels for IRN: 12 written, 0 kept" in out
+    assert "random walk: 12 written, 0 kept" in out
+    ids = sorted(path.stem for path in irn.pseudo_labels.glob("*.png"))
+    assert len(ids) == 12
+    for image_id in ids:
+        class_ids, _ = cam.read_cams(image_id, (48, 48))
+        assert cam.read_strided_cams(image_id).shape == (len(class_ids), 12, 12)
+        for path, others in ((cam.ir_label(image_id), {0, 255}), (irn.pseudo_label(image_id), {0})):
+            mask = images.load_mask(path)
+            assert mask.shape == (48, 48)
+            assert set(np.unique(mask)) <= {*others, *class_ids.tolist()}
+    assert json.loads((run_dir / "stages/walk.json").read_text())["state"] == "finished"
+    assert "irn_augmentation.crop_size" in irn.config.read_text()
+
+
+# === The ablation ===
+
+
+def ablation(run_dir, output, *arguments):
+    given = [f"--cam_run={run_dir}/cam", f"--output={output}"]
+    given += ["--irn_gin_file=tests/data/tiny_irn.gin", "--irn_walk=10,4"]
+    given += ["--affinity_gin_file=tests/data/tiny_affinity.gin", *arguments]
+    return run_script("ablate_irn", *given, cwd=ROOT)
+
+
+def test_dry_run_lists_the_runs(tmp_path):
+    (tmp_path / "cam").mkdir()
+    more = "--radii=5,15", f"--plain_cam_run={tmp_path}/plain", "--seeds=0,3", "--dry_run"
+    result = ablation(tmp_path, tmp_path / "out", *more)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    names = [line.partition(":")[0].rpartition("/")[2] for line in lines]
+    rows = ["affinitynet", "irn", "displacement", "radius_5", "radius_15", "affinitynet_plain"]
+    assert names == [f"{row}_{seed}" for seed in (0, 3) for row in [*rows, "irn_plain"]]
+    assert lines[2].endswith("gin/irn.gin irn_network.displacement=True")
+    assert lines[0].endswith("gin/affinity.gin")
+    assert not (tmp_path / "out").exists()
+    for wrong, word in [
+        ("--radii=1", "--radii=1"),
+        ("--irn_walk=10", "--irn_walk=10"),
+    ]:
+        user_error(ablation(tmp_path, tmp_path / "out", wrong, "--dry_run"), word)
+
+
+@pytest.mark.large
+def test_a_row_is_trained_and_scored(run_dir, tmp_path):
+    arguments = "--rows=irn", "--seeds=0"
+    result = ablation(run_dir[0], tmp_path, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    scores = json.loads((tmp_path / "irn_0/scores.json").read_text())["train, power 10, 4 steps"]
+    assert 0 < scores["followed"] <= scores["best"] < 1
+    assert scores["followed_threshold"] == pytest.approx(0.25)
+    assert (tmp_path / "table.md").read_text().count("| IRN |") == 1
+    assert "done" in ablation(run_dir[0], tmp_path, *arguments, "--dry_run").stdout

@@ -1,0 +1,80 @@
+"""Labels for IRN from the CAMs of a split. No TensorFlow by itself."""
+
+import dataclasses
+
+from wsss_tf.errors import UserError
+from wsss_tf.inference.ir_labels import (
+    IR_CRF,
+    IR_THRESHOLDS,
+    IrSettings,
+    ir_label_source,
+    threshold_for_maps,
+)
+from wsss_tf.runs.crf_settings import scaled_crf
+
+
+def ir_label_options(
+    background_threshold,
+    thresholds=None,
+    confidence=IrSettings.confidence,
+    iterations=IR_CRF.iterations,
+    crf_scale=1.0,
+    library=IR_CRF.library,
+):
+    """Return `settings` and `parameters` of `inference.ir_labels.ir_label_source`.
+
+    Args:
+      background_threshold: of the maps, in (0, 1), which the thresholds follow.
+      thresholds: of background and of classes; None for those that follow.
+      confidence: as in `inference.ir_labels.IrSettings`.
+      iterations, library: as in `dense_crf.CrfParameters`.
+      crf_scale: divides its widths, which are for pictures of 500 pixels.
+
+    Raises:
+      UserError: numbers that contradict each other, or cannot be.
+    """
+    parameters = dataclasses.replace(
+        scaled_crf(IR_CRF, crf_scale), iterations=iterations, library=library
+    )
+    if thresholds is None:
+        thresholds = tuple(followed_threshold(background_threshold, t) for t in IR_THRESHOLDS)
+    if len(thresholds) != 2 or not 0 < thresholds[0] <= thresholds[1] < 1:
+        given = ",".join(f"{number:g}" for number in thresholds)
+        raise UserError(
+            f"--ir_thresholds={given}: give two scores below 1, that of the background first."
+        )
+    if not 0 < confidence < 1:
+        raise UserError(f"--ir_confidence={confidence:g}: give a number between 0 and 1.")
+    return {"settings": IrSettings(tuple(thresholds), confidence), "parameters": parameters}
+
+
+def followed_threshold(background_threshold, official_threshold):
+    """Return `inference.ir_labels.threshold_for_maps` of a run's maps.
+
+    Raises:
+      UserError: their threshold is 0 or 1.
+    """
+    try:
+        return threshold_for_maps(background_threshold, official_threshold)
+    except ValueError as error:
+        raise UserError(
+            f"{error} Give another --background_threshold, or the thresholds: --ir_thresholds, "
+            "--walk_threshold."
+        ) from error
+
+
+def write_ir_labels(cams, processes=None, overwrite=False, **options):
+    """Write a label for every image of a split beside its CAMs, and say so.
+
+    Args:
+      cams: `cam_run.CamRun`.
+      processes, overwrite: as in `inference.ir_labels.ir_label_source`.
+      **options: as `ir_label_options` gives.
+
+    Raises:
+      UserError: as `inference.ir_labels.ir_label_source`.
+    """
+    written, kept = ir_label_source(
+        cams.source, cams.folder, processes, overwrite=overwrite, max_side=cams.max_side, **options
+    )
+    print(f"labels for IRN: {written} written, {kept} kept: {cams.folder.ir_labels}")
