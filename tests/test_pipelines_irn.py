@@ -78,7 +78,18 @@ def test_settings_that_cannot_be(binding, word):
 def test_the_pipelines_load(name):
     pipeline = load_pipeline([f"gin/pipelines/{name}.gin"], [])
     names = [stage.name for stage in pipeline.stages]
-    assert names[:5] == ["cam", "cams", "ir_labels", "irn", "walk"]
+    chosen = ["calibrate"] if name == "irn_photos" else []
+    assert names[: names.index("segmentation")] == ["cam", "cams", *chosen, "ir_labels", "irn", "walk"]
+
+
+def test_a_threshold_that_is_chosen_is_followed_by_the_commands():
+    files = ["gin/pipelines/irn_photos.gin", "gin/data/shapes.gin"]
+    few = ("shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48")
+    stages = {stage.name: stage for stage in make(*few, files=files).stages}
+    assert stages["ir_labels"].after == ("calibrate",)
+    assert stages["walk"].after == ("calibrate", "irn")
+    flags = [*stages["ir_labels"].inputs["flags"], *stages["walk"].inputs["flags"]]
+    assert not any("threshold" in flag or "background" in flag for flag in flags)
 
 
 @pytest.fixture(scope="module")
