@@ -155,7 +155,15 @@ def test_stops_at_the_first_bad_image(make_source, monkeypatch):
     source = make_source("a", "b").select([0, 1] * 500)
     with pytest.raises(UserError, match=r"'b' .*broken"):
         checks.check(source)
-    assert len(decoded) < 100
+    assert len(decoded) < 200
+
+
+def test_bad_images_close_behind_the_first_are_named_with_it(make_source):
+    with pytest.raises(UserError) as error:
+        checks.check(make_source("one", "cut", "two", "empty"))
+    text = str(error.value)
+    assert "image 'cut' (" in text
+    assert "; 'empty': the file is empty; replace or remove it" in text
 
 
 # === The memory of files found good ===

@@ -79,7 +79,14 @@ def test_the_pipelines_load(name):
     pipeline = load_pipeline([f"gin/pipelines/{name}.gin"], [])
     names = [stage.name for stage in pipeline.stages]
     chosen = ["calibrate"] if name == "irn_photos" else []
-    assert names[: names.index("segmentation")] == ["cam", "cams", *chosen, "ir_labels", "irn", "walk"]
+    assert names[: names.index("segmentation")] == [
+        "cam",
+        "cams",
+        *chosen,
+        "ir_labels",
+        "irn",
+        "walk",
+    ]
 
 
 def test_a_threshold_that_is_chosen_is_followed_by_the_commands():

@@ -17,6 +17,10 @@ from wsss_tf.files.pictures import other_format
 from wsss_tf.files.text import is_utf8, printable
 from wsss_tf.masks import IGNORE
 
+# Files that are decoded ahead, and looked at behind the first bad one.
+_LOOK_ON = 64
+# Bad ones that a message names besides the first.
+_NAMED = 4
 _NO_LABEL = "it has no label"
 _HINT = "replace or remove it, or leave such images out with Recipe.skip_bad_images=True."
 _LABEL_HINT = (
@@ -34,7 +38,8 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
 
     Args:
       source: `data.source.Source`.
-      skip_bad_images: leave bad examples out instead of stopping at the first.
+      skip_bad_images: leave bad examples out; else the first, and those that are found close
+        behind it, are an error.
       cache: path of a JSON file that remembers size and times of the files found good, so that a
         resumed run need not decode them again; None to remember nothing. It is not used where there
         are masks: a source does not say which files those are.
@@ -45,8 +50,8 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
       The source of the good examples, and the list of bad ones as (id, reason).
 
     Raises:
-      UserError: an example is bad (the message gives id, path and reason), and `skip_bad_images` is
-        false or nothing is left.
+      UserError: examples are bad (the message gives id, path and reason of the first, and ids and
+        reasons of some more), and `skip_bad_images` is false or nothing is left.
     """
     misnamed = _misnamed(source)
     if misnamed and skip_bad_images and len(misnamed) < len(source):
@@ -54,31 +59,21 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
         source = source.select([i for i in range(len(source)) if i not in misnamed])
         source, more = check(source, skip_bad_images, cache, require_labels)
         return source, sorted(bad + more)
-    reasons = {}
-
-    def report(position, reason):
-        reasons[position] = reason
-        if not skip_bad_images:
-            path = f" ({printable(_files(source)[position])})" if _files(source) else ""
-            raise UserError(
-                f"{source.name}: image {source.ids[position]!r}{path} of split {source.split!r}: "
-                f"{reason}; {_LABEL_HINT if reason == _NO_LABEL else _HINT}"
-            )
-
-    for position, reason in misnamed.items():
-        report(position, reason)
+    if misnamed and not skip_bad_images:
+        raise UserError(_refusal(source, misnamed))
     if len(misnamed) == len(source):
         raise UserError(
             f"{source.name}: all {len(source)} images of split {source.split!r} are bad, the first "
             f"is {source.ids[0]!r}: {misnamed[0]}."
         )
     unlabelled = set(np.flatnonzero(source.unlabelled()).tolist()) if require_labels else set()
-    in_doubt = unlabelled
+    reasons, in_doubt = {}, unlabelled
     if _files(source) is not None:
         cache = None if source.has_masks else cache
-        in_doubt = _check_files(source, unlabelled, cache, report)
-    for position in sorted(in_doubt):
-        report(position, _NO_LABEL)
+        reasons, in_doubt = _check_files(source, unlabelled, cache, skip_bad_images)
+    reasons |= dict.fromkeys(sorted(in_doubt), _NO_LABEL)
+    if reasons and not skip_bad_images:
+        raise UserError(_refusal(source, reasons))
 
     bad = [(source.ids[position], reasons[position]) for position in sorted(reasons)]
     if not bad:
@@ -92,6 +87,20 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
     return source.select(good), bad
 
 
+def _refusal(source, reasons):
+    """Return the message about bad examples, {position: reason}; the first is told in full."""
+    (first, reason), *others = reasons.items()
+    path = f" ({printable(_files(source)[first])})" if _files(source) else ""
+    more = "".join(f"; {source.ids[i]!r}: {why}" for i, why in others[:_NAMED])
+    if len(others) > _NAMED:
+        more += f"; and {len(others) - _NAMED} more"
+    hint = _LABEL_HINT if set(reasons.values()) == {_NO_LABEL} else _HINT
+    return (
+        f"{source.name}: image {source.ids[first]!r}{path} of split {source.split!r}: "
+        f"{reason}{more}; {hint}"
+    )
+
+
 def _misnamed(source):
     """Return {position: reason} of the examples whose names are not UTF-8."""
     names = zip(source.ids, source.paths or source.ids, source.mask_paths or source.ids)
@@ -103,12 +112,15 @@ def _misnamed(source):
     }
 
 
-def _check_files(source, unlabelled, cache, report):
-    """Call `report(position, reason)` for every example that is not in the cache and is bad.
+def _check_files(source, unlabelled, cache, to_the_end):
+    """Find the bad ones among the examples that are not in the cache.
+
+    Unless it goes to the end, it looks at few files behind the first bad one.
 
     Returns:
-      The positions in `unlabelled` that were in the cache, so have not been reported.
+      {position: reason}, and those in `unlabelled` that were in the cache, so are not among them.
     """
+    reasons = {}
     known = _read_cache(cache)
     files = _files(source)
     fingerprints = [_fingerprint(path) for path in files]
@@ -118,28 +130,32 @@ def _check_files(source, unlabelled, cache, report):
         if fingerprint is None or known.get(path) != fingerprint
     ]
     if not to_decode:
-        return unlabelled
+        return reasons, unlabelled
     # Those without a label come first, so that they are found at once. They are decoded all the
     # same: the labels may be missing because the mask they should come from is broken.
     to_decode.sort(key=lambda position: position not in unlabelled)
     find_fault = _fault_finder(source)
     pool = concurrent.futures.ThreadPoolExecutor()
     # In order, so that the first fault is the same one each time; little is decoded beyond it.
-    found = bounded_map(pool, find_fault, zip(to_decode), ahead=64)
+    found = bounded_map(pool, find_fault, zip(to_decode), ahead=_LOOK_ON)
     bar = tqdm.tqdm(found, "checking images", len(to_decode), leave=False, delay=1)
+    behind_bad = 0
     try:
         for position, reason in zip(to_decode, bar):
             if reason is None:
                 known[files[position]] = fingerprints[position]
                 reason = _NO_LABEL if position in unlabelled else None
             if reason is not None:
-                report(position, reason)
+                reasons[position] = reason
+            behind_bad += bool(reasons)
+            if behind_bad >= _LOOK_ON and not to_the_end:
+                break
     finally:
         # What was found good counts even if the check stops here.
         pool.shutdown(cancel_futures=True)
         if cache is not None:
             run_folder.write_json(cache, known)
-    return unlabelled.difference(to_decode)
+    return reasons, unlabelled.difference(to_decode)
 
 
 def _files(source):
