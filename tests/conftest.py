@@ -28,6 +28,7 @@ _LARGE_GOLDEN = _HERE.parents[2] / "shared" / "golden"
 _LONGEST = (
     "test_commands.py",
     "test_pipeline.py",
+    "test_pipelines_irn.py",
     "test_affinity_commands.py",
     "test_commands_masks.py",
     "test_train_hosts.py",

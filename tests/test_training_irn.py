@@ -8,6 +8,7 @@ from tiny_backbone import tiny_backbone
 from two_replicas import train_on_one_and_two
 
 from wsss_tf import ops
+from wsss_tf.data.source import Source
 from wsss_tf.errors import UserError
 from wsss_tf.models.irn import irn_cam_network, irn_network
 from wsss_tf.training.irn import irn_cam_step, irn_step
@@ -119,6 +120,30 @@ def test_two_replicas_equal_one():
         np.testing.assert_allclose(mirrored_losses[name], values, atol=2e-6)
     for path, weight in weights.items():
         np.testing.assert_allclose(mirrored_weights[path], weight, atol=5e-6, err_msg=path)
+
+
+def test_the_mean_of_displacements_is_that_of_the_pictures():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 30, 50, 3), dtype=np.uint8)
+
+    def read(index):
+        return {"image": tf.constant(pictures)[index]}
+
+    names = ("background", "x")
+    source = Source("test", "all", names, tuple("abcde"), np.ones((5, 1)), read, False)
+    net = irn_network(backbone=tiny_backbone, radius=2, crop_size=40, displacement=True)
+    step = irn_step(net)
+    assert step.finish(source, batch_size=2)
+    padded = np.zeros((5, 40, 40, 3), np.float32)
+    padded[:, :30] = ops.normalize_image(pictures[:, :, :40])
+    before = np.asarray(net(padded[:4], training=True)["displacement"])  # the last fills no batch
+    expected = before.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(net.get_layer("mean_shift").mean, expected, atol=1e-5)
+    after = np.asarray(net(padded[:4], training=False)["displacement"])
+    np.testing.assert_allclose(after.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    assert np.abs(expected).max() > 1e-3
+    # Boundaries have nothing of the kind.
+    assert not irn_step(tiny_network(displacement=False)).finish(source)
 
 
 def test_classifier_step():

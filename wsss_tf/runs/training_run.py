@@ -10,7 +10,7 @@ from wsss_tf.data import checks
 from wsss_tf.data.class_counts import class_lines, class_warnings
 from wsss_tf.data.pseudo_labels import missing_pseudo_labels, with_pseudo_labels
 from wsss_tf.errors import UserError, warn
-from wsss_tf.files.run_folder import RunFolder, write_json
+from wsss_tf.files.run_folder import RunFolder, atomic_path, write_json
 from wsss_tf.inference.attention import find_attention
 from wsss_tf.inference.limited_side import limited
 from wsss_tf.inference.segment import multi_scale_predictor
@@ -122,6 +122,9 @@ def _train(recipe, run, strategy, profile_steps):
     first_step = fit(
         step, batches, steps, total_steps, run_dir, validate, after_first_step, profile_steps
     )
+    if is_chief(strategy) and step.finish(source):
+        with atomic_path(run.network()) as temporary:
+            net.save(temporary)
     if first_step >= total_steps:
         print(f"already trained for {first_step} steps; nothing to do.")
     elif first_step:

@@ -1,5 +1,10 @@
 """The training steps of IRN and of its classifier."""
 
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wsss_tf import ops
 from wsss_tf.losses.affinity import affinity_terms, pair_kinds
 from wsss_tf.losses.classification import sigmoid_cross_entropy
 from wsss_tf.losses.irn import TERM_WEIGHTS, displacement_terms
@@ -38,6 +43,39 @@ class DisplacementStep(BoundaryStep):
         terms, kinds, radius = self.pair_terms(outputs, batch)
         more = displacement_terms(outputs["displacement"], kinds, radius)
         return {**terms, **weighted_means(more, TERM_WEIGHTS)}
+
+    def finish(self, source, batch_size=32):
+        """Set the mean that inference takes away from displacements: that over the pictures.
+
+        Losses know differences of displacements only, so that their mean is left to chance.
+
+        Args:
+          source: as in the base class; its pictures are cut, or padded with the mean colour, to
+            the crop size at the top left.
+          batch_size: pictures run together; those that fill no batch are left out.
+
+        Source: IRN, official `step/train_irn.py`.
+        """
+        side = self.net.get_layer("affinity").crop_size
+
+        @tf.autograph.experimental.do_not_convert
+        def picture(index):
+            image = ops.normalize_image(source.load(index)["image"])[:side, :side]
+            spare = side - tf.shape(image)[:2]
+            image = tf.pad(image, [[0, spare[0]], [0, spare[1]], [0, 0]])
+            return tf.ensure_shape(image, [side, side, 3])
+
+        network = keras.Model(self.net.input, self.net.output["displacement"])
+
+        @tf.function(autograph=False)
+        def mean(images):
+            return tf.reduce_mean(network(images, training=True), axis=[0, 1, 2])
+
+        size = min(batch_size, len(source))
+        data = tf.data.Dataset.range(len(source)).map(picture).batch(size, drop_remainder=True)
+        means = [mean(images).numpy() for images in data]
+        self.net.get_layer("mean_shift").mean.assign(np.mean(means, axis=0))
+        return True
 
 
 def irn_step(network):

@@ -87,6 +87,15 @@ class TrainingStep(keras.Model):
         it, since it is a dict.
         """
 
+    def finish(self, source):
+        """Do what is left once training has ended; return whether the network has changed.
+
+        Args:
+          source: `data.source.Source` that was trained on.
+        """
+        del source
+        return False
+
     def call(self, image, training=False):
         """Run the network."""
         return self.net(image, training=training)
