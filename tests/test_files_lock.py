@@ -118,3 +118,12 @@ def test_a_lock_that_cannot_be_understood_has_some_holder(tmp_path, held):
     words = "another process is at work there"
     with pytest.raises(UserError, match=words), RunFolder(tmp_path).training():
         pass
+
+
+def test_a_file_where_the_folder_should_be_is_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(UserError, match="is no folder and cannot be made"):
+            RunFolder(path).training()
+        with pytest.raises(UserError, match="is no folder and cannot be made"):
+            RunFolder(path).writing("train", make=True)

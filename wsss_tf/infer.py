@@ -17,7 +17,6 @@ come out of Apache Beam, in archives; what follows -- are the runner's own optio
 """
 
 import os
-import pathlib
 
 from absl import flags
 
@@ -181,8 +180,7 @@ def _work(run):
 
 def _hold(folder):
     """Have nobody else write the same into a folder until the command ends."""
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    command.hold(RunFolder(folder).writing(_SPLIT.value or "all"))
+    command.hold(RunFolder(folder).writing(_SPLIT.value or "all", make=True))
 
 
 def _infer_masks(run):

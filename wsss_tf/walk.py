@@ -34,7 +34,7 @@ def main():
     output = _OUTPUT.value or values.affinity_run
     infer_walk.check_folders(values.run_dir, values.affinity_run, output)
     command.hold(RunFolder(values.run_dir).reading(values.split))
-    command.hold(RunFolder(output).writing(values.split))
+    command.hold(RunFolder(output).writing(values.split, make=True))
     cams = open_cam_run(
         values.run_dir,
         values.split,

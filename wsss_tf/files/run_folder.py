@@ -245,16 +245,31 @@ class RunFolder(os.PathLike):
 
     def training(self):
         """Return a context in which nobody else trains in this folder, which is made."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         return self._at_work(TRAINING)
 
-    def writing(self, split):
-        """Return one in which nobody else writes or reads what belongs to a split's pictures."""
+    def writing(self, split, make=False):
+        """Return one in which nobody else writes or reads what belongs to a split's pictures.
+
+        Args:
+          split: its name.
+          make: make the folder if it is not there.
+        """
+        if make:
+            self._make()
         return self._at_work(f"labels of {split}")
 
     def reading(self, split):
         """Return one in which nobody writes it; others may read it too."""
         return self._at_work(f"labels of {split}", is_shared=True)
+
+    def _make(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if is_no_room(error):
+                raise
+            raise UserError(f"{self.path}: is no folder and cannot be made: {error}") from error
 
     def _at_work(self, on, is_shared=False):
         if not self.path.is_dir():  # what comes next says so
