@@ -27,17 +27,17 @@ SCENES = (
     "gin/data/few_shapes.gin",
 )
 
-# What the stages do, and their minutes on the drawn scenes with two cores.
+# What the stages do, and their minutes of processor time on the drawn scenes, one thread each.
 STAGES = {
-    "baseline": ("train the CAM baseline on image labels", 1.6),
-    "baseline_cams": ("its class activation maps", 0.4),
-    "cam": ("train SEAM on image labels", 2.6),
-    "cams": ("its class activation maps", 0.7),
+    "baseline": ("train the CAM baseline on image labels", 0.8),
+    "baseline_cams": ("its class activation maps", 0.2),
+    "cam": ("train SEAM on image labels", 1.8),
+    "cams": ("its class activation maps", 0.3),
     "calibrate": ("choose the score above which a pixel is an object, by colours", 0.0),
     "crf": ("dense CRF on SEAM's maps: where they are sure", 0.1),
     "affinity": ("train AffinityNet on that", 0.5),
     "walk": ("random walk by its affinities: masks", 0.2),
-    "segmentation": ("train DeepLab on these masks", 1.6),
+    "segmentation": ("train DeepLab on these masks", 1.3),
     "segmentation_scores": ("score DeepLab on pictures that it has not seen", 0.2),
     "export": ("export DeepLab as a SavedModel", 0.1),
     "label_scores": ("score maps and masks", 0.1),
@@ -95,7 +95,7 @@ def what_is_to_come(stages, with_minutes):
     """Return the list of the stages as text, with the minutes that each takes or without."""
     head, lines = "What is to come:", []
     if with_minutes:
-        head = f"What is to come, about {minutes_of(stages):.0f} minutes on two cores:"
+        head = f"What is to come, about {minutes_of(stages):.1f} minutes on two cores:"
     for number, stage in enumerate(stages, 1):
         what, minutes = STAGES[stage.name]
         lines.append(f"{number:4}  {what}" + (f" ({minutes:.1f})" if with_minutes else ""))
