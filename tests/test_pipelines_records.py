@@ -293,6 +293,33 @@ def test_what_differs_is_said(before, now, text):
     assert result == text or (text and result.startswith(text))
 
 
+_SEAM_ON_LITE = """from wsss_tf.backbones import lite
+from wsss_tf.models import seam
+from wsss_tf.runs import recipe
+
+# Parameters for recipe.Recipe:
+recipe.Recipe.network = @seam.seam_network
+
+# Parameters for seam.seam_network:
+seam.seam_network.backbone = @lite.lite
+"""
+_NEW_METHOD = """from wsss_tf.models import irn
+
+# Parameters for irn.irn_network:
+irn.irn_network.backbone = @lite.lite
+"""
+
+
+def test_a_method_that_joins_a_backbone_overlay_makes_nothing_anew():
+    def difference(now):
+        return stage_lib.difference({"settings": _SEAM_ON_LITE}, {"settings": now})
+
+    assert difference(_NEW_METHOD + _SEAM_ON_LITE) == ""
+    other = _SEAM_ON_LITE.replace("@lite.lite", "@lite.other")
+    assert difference(other) == "settings: now seam.seam_network.backbone = @lite.other"
+    assert "irn" in difference(_NEW_METHOD + _SEAM_ON_LITE.replace("@seam.seam", "@a/irn.irn"))
+
+
 # === Commands ===
 
 

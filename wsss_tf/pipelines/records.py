@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ from wsss_tf.runs import recipe
 
 STARTED, FINISHED, REMOVING = "started", "finished", "removing"
 _TIMES = ("seconds", "seconds_missing")
+_BACKBONE_OF = re.compile(r"(?:\w+[./])*(\w+_network)\.backbone = ")
 _POLL_SECONDS = 0.02
 _LOCK_SECONDS = 10  # a killed pipeline's last command takes a moment to end
 
@@ -163,10 +165,27 @@ def difference(before, now):
 
 
 def _setting_lines(text):
-    """Return the lines of settings as gin writes them, imports as they are now and in order."""
-    lines = recipe.with_moved_imports(text)
-    imports = sorted(line for line in lines if line.startswith(("import ", "from ")))
-    return [*imports, *(line for line in lines if line not in imports)]
+    """Return what counts of settings as gin writes them: imports as they are now, and in order.
+
+    A file of gin/backbone/ binds the backbone of every method's network: those that this recipe
+    does not name do not count, so a new method leaves finished stages as they are.
+    """
+    lines = [line for line in recipe.with_moved_imports(text) if line and line[0] != "#"]
+    is_import = [line.startswith(("import ", "from ")) for line in lines]
+    settings = [line for line, one in zip(lines, is_import) if not one]
+    named = set(re.findall(r"@(?:\w+[./])*(\w+)", "\n".join(settings)))
+    settings = [
+        line
+        for line in settings
+        if not (network := _BACKBONE_OF.match(line)) or network[1] in named
+    ]
+    used = "\n".join(settings)
+    imports = sorted(
+        line
+        for line, one in zip(lines, is_import)
+        if one and re.search(rf"\b{line.split()[-1].rpartition('.')[2]}\.", used)
+    )
+    return [*imports, *settings]
 
 
 def _existing(run_dir, stage):
