@@ -141,12 +141,22 @@ def test_no_module_outside_of_the_package_can_be_named():
     )
 
 
-def test_infer_evaluate_and_export_read_it(run, seam_run, tmp_path):
-    """The network is in its file, so that any settings with the same classes will do."""
+@pytest.fixture
+def trained(run, seam_run):
+    """Return the folder with a network, which any settings with the same classes will do for."""
     for name in ("checkpoints", "class_names.txt"):
         copy = shutil.copytree if name == "checkpoints" else shutil.copy
         copy(seam_run / name, run.path / name)
-    run.config.unlink()  # what may be missing is not needed
-    as_user.ok("infer", f"--run_dir={run.path}", "--split=val")
-    as_user.ok("evaluate", f"--run_dir={run.path}", "--split=val")
-    as_user.ok("export", f"--run_dir={run.path}", f"--output={tmp_path / 'model'}")
+    run.config.unlink()  # it is not needed
+    return run
+
+
+def test_infer_reads_it(trained):
+    as_user.ok("infer", f"--run_dir={trained.path}", "--split=val")
+
+
+@pytest.mark.large
+def test_evaluate_and_export_read_it(trained, tmp_path):
+    as_user.ok("infer", f"--run_dir={trained.path}", "--split=val")
+    as_user.ok("evaluate", f"--run_dir={trained.path}", "--split=val")
+    as_user.ok("export", f"--run_dir={trained.path}", f"--output={tmp_path / 'model'}")

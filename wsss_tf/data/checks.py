@@ -14,6 +14,7 @@ from wsss_tf.data.source import error_in_short
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.files.pictures import other_format
+from wsss_tf.files.pixel_limit import HINT
 from wsss_tf.files.text import is_utf8, printable
 from wsss_tf.masks import IGNORE
 
@@ -198,9 +199,10 @@ def _fault_finder(source):
             try:
                 measure_image(position)
             except tf.errors.OpError as image_error:
-                return other_format(_head(path)) or (
-                    f"not a JPEG or PNG, or damaged ({error_in_short(image_error)})"
-                )
+                reason = error_in_short(image_error)
+                if HINT in reason:
+                    return reason
+                return other_format(_head(path)) or f"not a JPEG or PNG, or damaged ({reason})"
             return f"its mask cannot be decoded ({error_in_short(error)}){mask_file(position)}"
         if (image_size != mask_size).any():
             return (

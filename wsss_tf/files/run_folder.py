@@ -132,7 +132,7 @@ class RunFolder(os.PathLike):
 
     @property
     def checked_images(self):
-        """Size and time of the pictures found good, JSON."""
+        """Size and times of the pictures found good, JSON."""
         return self.path / "checked_images.json"
 
     @property
