@@ -90,6 +90,7 @@ def test_cues_of_another_methods_maps(tmp_path):
     np.testing.assert_array_equal(index[:3, :3], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
 
 
+@pytest.mark.large
 def test_sec_from_cues_to_scores(cues, tmp_path):
     train("sec", tmp_path, f"sec_augmentation.cues='{cues}'")
     assert "dense_crf.crf_postprocess.bilateral_sxy = 80.0" in (tmp_path / "config.gin").read_text()
