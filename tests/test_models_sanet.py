@@ -59,7 +59,7 @@ def test_heads_agree_with_the_reference(golden, monkeypatch):
     inner["concat_mean"] = whole.get_layer("concat_mean").output
     inner["y_sa4"] = whole.get_layer("sa4_cls").output
     inner["y_den"] = whole.get_layer("den_cls").output
-    head = keras.Model(list(trunk.output.values()), {**outputs, **inner})
+    head = keras.Model([trunk.output[stage] for stage in stages], {**outputs, **inner})
     for v in head.variables:
         if "seed_generator" not in v.path:
             v.assign(data[golden_of(v.path)])

@@ -236,7 +236,7 @@ def test_versions_count_up_and_appear_whole(tmp_path):
         (folder / "11/saved_model.pb").write_bytes(b"other")
     assert version.published == folder / "12"
     assert (folder / "11/saved_model.pb").read_bytes() == b"other"
-    assert {path.name for path in folder.iterdir()} == {"1", "2", "10", "11", "12"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"1", "2", "10", "11", "12"}
 
 
 def test_an_export_that_fails_leaves_no_version(tmp_path):
@@ -247,7 +247,7 @@ def test_an_export_that_fails_leaves_no_version(tmp_path):
 
     with pytest.raises(OSError, match="no space left"):
         export()
-    assert list((tmp_path / "models").iterdir()) == []
+    assert list((tmp_path / "models").glob("[!.]*")) == []
 
 
 @pytest.mark.parametrize("case", ["taken", "file", "model"])

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -295,7 +296,12 @@ def _prepare(arguments, cwd, env, pass_fds, descriptors, defaults):
     for copy, target in zip(copies, targets):
         os.dup2(copy, target)
         os.close(copy)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in env)
+    # Anew: the old one remembers whether one could seek in what it wrote to before.
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(1, "w", closefd=False)),
+        sys.stdout.encoding,
+        line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in env,
+    )
 
     os.chdir(cwd)
     os.environ.clear()

@@ -79,7 +79,7 @@ def main():
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.serving.versions import new_version
 
-    if _MAX_PIXELS.value > MAX_PIXELS:
+    if _MAX_PIXELS.value is not None and _MAX_PIXELS.value > MAX_PIXELS:
         raise UserError(
             f"--max_pixels={_MAX_PIXELS.value}: no picture of more than {MAX_PIXELS} pixels is "
             f"read; set {VARIABLE} to read such."
@@ -91,8 +91,8 @@ def main():
     make = _mask_model if recipe.predicts_masks else _cam_model
     limit = recipe.side_limit(_MAX_SIDE.value)
     save, options = make(recipe, net, scales, limit, run)
-    most = _MAX_PIXELS.value or (_MOST_PIXELS_LIMITED if limit else _MOST_PIXELS)
-    options["max_pixels"] = most
+    by_default = _MOST_PIXELS_LIMITED if limit else _MOST_PIXELS
+    most = options["max_pixels"] = _MAX_PIXELS.value or min(by_default, MAX_PIXELS)
     with new_version(_OUTPUT.value, _VERSION.value) as version:
         save(version.path, class_names, most)
         _write_warmup(version.path, sizes)
