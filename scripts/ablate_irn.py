@@ -193,7 +193,12 @@ def _score(row, recipe, run_dir):
         strided = folder.read_strided_cams(image_id)
         walked = walked_maps(maps, image.shape[:2], graph, power, steps, strided)
         sweep.update(class_ids, walked, example["mask"])
-    metrics = cam_metrics(sweep, source.class_names, background_threshold=followed)
+    metrics = cam_metrics(
+        sweep,
+        source.class_names,
+        thresholds=thresholds,
+        background_threshold=float(np.float32(followed)),
+    )
     return {
         "best": max(point["miou"] for point in metrics["sweep"]),
         "best_threshold": metrics["best_background_threshold"],

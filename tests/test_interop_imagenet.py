@@ -12,6 +12,7 @@ from test_backbones_vgg16_largefov import small_vgg16
 from wsss_tf import ops
 from wsss_tf.backbones.dilated_resnet import dilated_resnet
 from wsss_tf.backbones.efficientnet import efficientnet
+from wsss_tf.backbones.stages import STAGES
 from wsss_tf.errors import UserError
 from wsss_tf.interop.imagenet import imagenet_weights, weights_by_path
 from wsss_tf.runs import recipe as recipe_lib
@@ -137,7 +138,7 @@ def test_weights_of_larger_networks_fit(size, channels, monkeypatch):
     loaded, missing, unused = load_initial_weights(net, imagenet_weights(net.name))
     assert asked == [{"weights": "imagenet", "include_top": False}]
     assert (len(loaded), missing, unused) == (len(net.weights), [], [])
-    assert [x.shape[-1] for x in net.output.values()] == channels
+    assert [net.output[stage].shape[-1] for stage in STAGES] == channels
 
 
 def test_classifier_is_left_out():

@@ -5,8 +5,8 @@
 
 after wsss_tf.infer. FOLDER holds index masks (PNG) of some of the split's pictures, named as these;
 twenty are good. Without masks it is the threshold whose foreground tells most of a pixel's colour,
-which is better than five masks. What was chosen goes into RUN/calibration.json, which refine, walk,
-export and further calls of infer follow where no --background_threshold is given.
+which mostly is better than five masks. What was chosen goes into RUN/calibration.json, which
+refine, walk, export and further calls of infer follow where no --background_threshold is given.
 """
 
 from absl import flags
