@@ -2,7 +2,7 @@
 # From image labels to masks and an exported segmentation network.
 #
 #   scripts/quickstart.sh [--dry_run] [OUT]
-#       on drawn scenes that come with the package, in about eight minutes on two processor cores:
+#       on drawn scenes that come with the package, in about five minutes on two processor cores:
 #       a CAM baseline, then SEAM, dense CRF, AffinityNet, random walk and DeepLab, each scored
 #
 #   scripts/quickstart.sh [--dry_run] --photos=FOLDER [OUT]
