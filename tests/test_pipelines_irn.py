@@ -41,7 +41,7 @@ def test_stages_and_their_commands():
         *("--walk_threshold=0.25", "--affinity_power=10", "--walk_steps=4", "--nowalk_crf"),
     )
     assert '--gin_bindings=Recipe.pseudo_labels="RUN/irn/pseudo_labels"' in stages["segmentation"]
-    assert "random walk within boundaries" in plan.planned["walk"].scored
+    assert "random walk" in plan.planned["walk"].scored
 
 
 def test_thresholds_follow_the_maps_where_they_are_not_given():
@@ -51,7 +51,8 @@ def test_thresholds_follow_the_maps_where_they_are_not_given():
     # As 0.05 and 0.3 lie beside 0.15, by their odds.
     assert (low, high) == pytest.approx((0.2297, 0.7083), abs=1e-4)
     assert "--walk_threshold=0.6538" in other["walk"]
-    bindings = "ir_labels_stage.thresholds=(0.1,0.4)", "irn_walk_stage.threshold=0.3"
+    walk = "walk_stage.odds=None", "walk_stage.threshold=0.3"
+    bindings = "ir_labels_stage.thresholds=(0.1,0.4)", *walk
     given = commands(make(*bindings, files=TINY))
     assert "--ir_thresholds=0.1,0.4" in given["ir_labels"]
     assert "--walk_threshold=0.3" in given["walk"]
@@ -65,8 +66,8 @@ def test_thresholds_follow_the_maps_where_they_are_not_given():
     [
         ("ir_labels_stage.thresholds=(0.4,0.1)", "ir_labels_stage.thresholds"),
         ("ir_labels_stage.confidence=1.5", "ir_labels_stage.confidence"),
-        ("irn_walk_stage.threshold=1.5", "irn_walk_stage.threshold"),
-        ("irn_walk_stage.maps='nothing'", "irn_walk_stage.maps = 'nothing'"),
+        ("walk_stage.odds=-1.5", "walk_stage.odds"),
+        ("walk_stage.maps='nothing'", "walk_stage.maps = 'nothing'"),
     ],
 )
 def test_settings_that_cannot_be(binding, word):
@@ -97,6 +98,7 @@ def test_a_threshold_that_is_chosen_is_followed_by_the_commands():
     assert stages["walk"].after == ("calibrate", "irn")
     flags = [*stages["ir_labels"].inputs["flags"], *stages["walk"].inputs["flags"]]
     assert not any("threshold" in flag or "background" in flag for flag in flags)
+    assert "--walk_odds=1.8889" in flags
 
 
 @pytest.fixture(scope="module")

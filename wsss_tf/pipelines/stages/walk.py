@@ -29,7 +29,7 @@ def walk_stage(
     Args:
       name: of the stage.
       maps: name of the stage that writes the maps, or chooses their threshold.
-      affinity: name of the stage that trains AffinityNet.
+      affinity: name of the stage that trains AffinityNet or IRN.
       background_power: of the background's score, which walks beside the classes. None for the one
         that follows the background threshold of the maps.
       threshold: instead of it: the classes walk alone, and background is what stays below this
@@ -75,7 +75,8 @@ def walk_stage(
         trained = context.trained_by("walk_stage.affinity", affinity)
         if trained.recipe.prepare_source is None:
             raise UserError(
-                f"{affinity}/train_stage.recipe: is no recipe such as gin/affinity.gin."
+                f"{affinity}/train_stage.recipe: is no recipe such as gin/affinity.gin or "
+                "gin/irn.gin."
             )
         flags = (
             *_background(background_power, threshold, odds, of.background_threshold),
@@ -103,7 +104,7 @@ def walk_stage(
 def _background(power, threshold, odds, of_maps):
     """Return the flags of `walk` that tell classes from background, at best as plain numbers."""
     if odds is not None and of_maps is not None:
-        threshold = cam_crf.times_odds(of_maps, odds)
+        threshold = round(cam_crf.times_odds(of_maps, odds), 4)
     if threshold is not None:
         return (f"--walk_threshold={threshold:g}",)
     if odds is not None:
