@@ -174,8 +174,8 @@ def _score(row, recipe, run_dir):
     from wsss_tf.files.run_folder import RunFolder
     from wsss_tf.inference.random_walk import walked_maps
     from wsss_tf.runs.cam_run import open_cam_run
+    from wsss_tf.runs.crf_settings import followed_threshold
     from wsss_tf.runs.infer_walk import load_affinity
-    from wsss_tf.runs.ir_labels import followed_threshold
 
     compute = load_affinity(run_dir)
     cams = open_cam_run(row.cam_run, _SPLIT.value)

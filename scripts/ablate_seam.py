@@ -34,6 +34,7 @@ from wsss_tf import command
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the tables.")
 _TABLES = flags.DEFINE_list("tables", ["1"], f"Which: {', '.join(seam_tables.NAMES)}.")
@@ -203,7 +204,7 @@ def _run(run_dir, name, seed, evaluations):
     if not source.has_masks:
         raise UserError(f"--split={_SPLIT.value}: there are no masks to score against.")
     train_once(recipe, run_dir, settings)
-    net = recipe_lib.load_network(run_dir)
+    net = load_network(run_dir)
     for evaluation in _left(run_dir, evaluations):
         start = time.time()
         scores = score(net, source, evaluation, command.parse_scales(_SCALES.value), _crf_powers())

@@ -14,6 +14,7 @@ from absl import flags
 from wsss_tf.errors import UserError
 from wsss_tf.files import run_folder
 from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _score(recipe, run_dir):
     from wsss_tf.runs.training_run import make_postprocess, make_predictor
     from wsss_tf.runs.validation import make_mask_validation
 
-    net = recipe_lib.load_network(run_dir)
+    net = load_network(run_dir)
     source = recipe.true_source(_SPLIT.value)
 
     def predictor(output):

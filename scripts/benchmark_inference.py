@@ -30,9 +30,10 @@ def main():
             raise UserError(f"--{name} is missing.")
     from wsss_tf.models.folding import folded
     from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
 
     recipe = recipe_lib.load_run(_RUN_DIR.value)
-    net = recipe_lib.load_network(_RUN_DIR.value)
+    net = load_network(_RUN_DIR.value)
     compute = [_function(recipe, one) for one in (net, folded(net))]
     picture = _picture()
     results = [one(picture) for one in compute]  # also makes the graphs

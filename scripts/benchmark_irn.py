@@ -18,6 +18,7 @@ import tempfile
 import time
 
 from absl import flags
+from process_memory import fresh_peak, memory
 
 from wsss_tf import command
 from wsss_tf.errors import UserError
@@ -127,7 +128,7 @@ def _walk(kind, height, width, folder):
     edge = 1 / (1 + np.exp(-logits[0, :, :, 0]))
     scores = rng.random((height, width, _CLASSES.value), np.float32)
     bordered_affinity(PathAffinity(), np.zeros((1, 8, 8, 1), np.float32), RADIUS)  # once, for all
-    before = _fresh_peak()
+    before = fresh_peak()
     seconds = []
     for _ in range(_REPEATS.value):
         start = time.perf_counter()
@@ -144,7 +145,7 @@ def _walk(kind, height, width, folder):
                 power = power @ power
             walked = (power.T @ begin.reshape(height * width, -1)).reshape(begin.shape)
         seconds.append((time.perf_counter() - start, matrix))
-    rise = _memory("VmHWM") - before
+    rise = memory("VmHWM") - before
     np.save(folder / f"{kind}.npy", walked)
     return {"seconds": min(seconds)[0], "matrix": min(seconds)[1], "rise": rise}
 
@@ -192,26 +193,13 @@ def _step(network):
     batch = {"image": image, "affinity_labels": labels.astype(np.uint8)}
     data = tf.data.Dataset.from_tensors(batch).repeat()
     step.fit(data, epochs=1, steps_per_epoch=1, verbose=0, shuffle=False)  # makes the graph
-    _fresh_peak()
+    fresh_peak()
     seconds = []
     for _ in range(_REPEATS.value):
         start = time.perf_counter()
         step.fit(data, epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
         seconds.append((time.perf_counter() - start) / 2)
-    return {"seconds": min(seconds), "peak": _memory("VmHWM")}
-
-
-def _fresh_peak():
-    """Start the peak afresh, and return what is in use now, MiB."""
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    return _memory("VmRSS")
-
-
-def _memory(field):
-    """Return a figure of this process in MiB; Linux only."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    [kilobytes] = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.M)
-    return int(kilobytes) / 2**10
+    return {"seconds": min(seconds), "peak": memory("VmHWM")}
 
 
 if __name__ == "__main__":

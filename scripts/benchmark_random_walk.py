@@ -9,13 +9,13 @@ scores 2 ^ logt times; the largest difference between the two results is printed
 
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 import time
 
 from absl import flags
+from process_memory import fresh_peak, memory
 
 from wsss_tf import command
 
@@ -89,24 +89,15 @@ def _walk(folder, case):
             power = power @ power
         return (power.T @ scores.reshape(height * width, -1)).reshape(scores.shape)
 
-    # Loading TensorFlow took more for a moment than is in use now: the peak starts afresh.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    before = fresh_peak()
     seconds = []
     for _ in range(_REPEATS.value):
         start = time.perf_counter()
         walked = {"sparse": sparse, "dense": dense}[case]()
         seconds.append(time.perf_counter() - start)
-    peak = _memory("VmHWM")
+    peak = memory("VmHWM")
     np.save(folder / f"{case}.npy", walked)
     return {"seconds": min(seconds), "peak": peak, "rise": peak - before}
-
-
-def _memory(field):
-    """Return a figure of this process in MiB; Linux only."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    [kilobytes] = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.M)
-    return int(kilobytes) / 2**10
 
 
 if __name__ == "__main__":

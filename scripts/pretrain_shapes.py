@@ -43,6 +43,7 @@ def main():
     if not _RUN_DIR.value or not _OUTPUT.value:
         raise UserError("--run_dir and --output are both needed.")
     from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
     from wsss_tf.runs.training_run import train
     from wsss_tf.training.initial_weights import save_weights
 
@@ -51,7 +52,7 @@ def main():
     recipe = recipe_lib.load(files, _SETTINGS)
     head = gin.query_parameter("NEW_LAYERS/gin.macro.value")
     train(recipe, run_dir)
-    net = recipe_lib.load_network(run_dir)
+    net = load_network(run_dir)
     save_weights(
         net,
         _OUTPUT.value,

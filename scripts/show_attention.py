@@ -33,7 +33,7 @@ def main():
     from wsss_tf.evaluation import plots
     from wsss_tf.files import images
     from wsss_tf.inference.attention import find_attention
-    from wsss_tf.runs.recipe import load_network
+    from wsss_tf.runs.trained_network import load_network
 
     path = pathlib.Path(_IMAGE.value)
     if not path.is_file():

@@ -287,7 +287,7 @@ def test_scores_with_the_crf_are_those_of_its_labels(output):
     from wsss_tf.evaluation.confusion import Confusion, mean_iou
     from wsss_tf.inference.cam_crf import crf_label
     from wsss_tf.inference.multi_scale_cam import MultiScaleCam
-    from wsss_tf.runs.recipe import load_network
+    from wsss_tf.runs.trained_network import load_network
 
     compute = MultiScaleCam(load_network(output / "cam_0"), "cam", (0.5, 1.0))
     source = shapes_source("val", num_train=12, num_val=6, image_size=48)

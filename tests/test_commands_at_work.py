@@ -38,6 +38,7 @@ def test_the_network_of_a_run_that_is_trained_may_be_used_and_that_is_said(run_c
         ("infer", "--split=val"),
         ("infer", "--split=val", "--crf"),
         ("refine", "--split=val"),
+        ("ir_labels", "--split=val"),
         ("calibrate", "--split=val"),
         ("evaluate", "--split=val"),
         ("walk", "--split=val", "--affinity_run={run}/other", "--output={run}/other"),

@@ -20,7 +20,7 @@ from wsss_tf.files import run_folder
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.interop import resnet38_names
 from wsss_tf.models.seam import seam_network
-from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 from wsss_tf.training.initial_weights import load_initial_weights
 
 WIDTH = 1 / 16
@@ -235,7 +235,7 @@ def test_seam_as_weights_and_as_a_run(converted):
     network = narrow_seam(len(CLASSES) - 1, WIDTH)
     loaded, missing, unused = load_initial_weights(network, run_dir.with_name("seam.npz"))
     assert (len(loaded), missing, unused) == (195, [], [])
-    for net in (network, recipe_lib.load_network(run_dir)):
+    for net in (network, load_network(run_dir)):
         outputs = net(IMAGE, training=False)
         close(outputs["cam"], cam)
         close(outputs["cam_rv"], refined)

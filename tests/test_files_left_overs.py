@@ -5,7 +5,7 @@ import pytest
 
 from wsss_tf.files.left_overs import temporary_name
 from wsss_tf.files.png import save_mask
-from wsss_tf.files.run_folder import atomic_path, write_text
+from wsss_tf.files.run_folder import CRF_NAMES, RunFolder, atomic_path, write_text
 from wsss_tf.serving.versions import new_version
 
 
@@ -33,6 +33,21 @@ def test_the_first_error_is_the_one_that_is_seen(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         write()
+
+
+def test_every_folder_of_maps_and_masks_is_cleaned(tmp_path):
+    """Whoever adds a folder of files for each picture to a run folder adds it there too."""
+    run = RunFolder(tmp_path)
+    of_a_picture = (run.cam, run.pseudo_label, run.prediction, run.overlay, run.ir_label)
+    paths = [path("sub/a") for path in of_a_picture]
+    paths += [path(name, "sub/a") for name in CRF_NAMES for path in (run.crf, run.crf_label)]
+    left = [path.with_name(f".wsss_tf-0123abcd{path.suffix}") for path in paths]
+    for path in (*paths, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    run.remove_left_overs()
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in paths)
 
 
 def test_the_next_export_removes_what_a_killed_one_has_left(tmp_path):

@@ -101,3 +101,16 @@ def test_maps_that_inference_does_not_write_are_refused(tmp_path, arrays):
     np.savez(run.cam("a"), **arrays)
     with pytest.raises(UserError, match="cannot be read as a CAM file"):
         run.read_cams("a")
+
+
+def test_damaged_maps_for_the_walk_are_refused_too(tmp_path):
+    run = RunFolder(tmp_path)
+    whole = {"class_ids": np.int32([1]), "cams": np.zeros((1, 3, 3), np.float16)}
+    run.cams.mkdir()
+    np.savez(run.cam("a"), **whole, strided_cams=np.full((1, 2, 2), np.inf, np.float16))
+    np.savez(run.cam("b"), **whole, strided_cams=np.zeros((1, 2, 2), np.float16))
+    run.cam("c").write_bytes(run.cam("b").read_bytes()[:-30])
+    assert run.read_strided_cams("b").shape == (1, 2, 2)
+    for image_id in "ac":
+        with pytest.raises(UserError, match="cannot be read as a CAM file"):
+            run.read_strided_cams(image_id)

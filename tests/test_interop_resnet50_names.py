@@ -12,7 +12,7 @@ from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.boundary_walk import mean_boundary
 from wsss_tf.interop import resnet38_names, resnet50_names
 from wsss_tf.models.irn import irn_cam_network, irn_network
-from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 from wsss_tf.training.initial_weights import load_initial_weights
 
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_becomes_a_run(tmp_path):
     )
     assert f"{len(tensors)} of {len(tensors)} tensors of irn" in out
     assert "not used" not in out
-    net = recipe_lib.load_network(tmp_path / "run")
+    net = load_network(tmp_path / "run")
     assert RunFolder(tmp_path / "run").config.is_file()
     assert "displacement" not in net.output  # unless the recipe wants it
     kernel = tensors["fc_edge3.0.weight"].transpose(2, 3, 1, 0)

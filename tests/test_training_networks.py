@@ -9,6 +9,7 @@ import pytest
 from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 from wsss_tf.training import networks
 
 
@@ -65,7 +66,7 @@ def test_a_damaged_network_is_a_line(saved, tmp_path):
         other.checkpoints.mkdir(parents=True, exist_ok=True)
         other.network().write_bytes(contents)
         try:
-            net = recipe_lib.load_network(other)
+            net = load_network(other)
         except UserError as error:
             said.append(str(error))
         else:  # a byte that says nothing
@@ -95,12 +96,12 @@ def of_another_version(path):
 def test_a_network_of_another_version_is_built_from_the_recipe(seam_run, tmp_path):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(seam_run, run)
-    expected = recipe_lib.load_network(run)
+    expected = load_network(run)
     of_another_version(run.network())
     with pytest.raises(ValueError, match="deserialized"):
         networks.load_network(run.network())
     recipe = recipe_lib.load_run(run)
-    net = recipe_lib.load_network(run)
+    net = load_network(run)
     for one, value in zip(expected.variables, net.variables, strict=True):
         assert one.path == value.path
         np.testing.assert_array_equal(one, value)
@@ -117,4 +118,4 @@ def test_weights_of_another_network_are_named_with_both_versions(seam_run, saved
     shutil.copy(saved[0].network(), run.network())
     of_another_version(run.network())
     with pytest.raises(UserError, match=rf"Keras 9\.9\.9 .* with {keras.__version__} .*weights"):
-        recipe_lib.load_network(run)
+        load_network(run)

@@ -238,6 +238,23 @@ def gin_bindings(values=flags.FLAGS):
     return [f"{ROOT_BINDING}={str(folder)!r}", *values.gin_bindings]
 
 
+def open_cams(values=flags.FLAGS):
+    """Return the `runs.cam_run.CamRun` that the flags of `define_cams` name.
+
+    Raises:
+      UserError: as `runs.cam_run.open_cam_run`.
+    """
+    from wsss_tf.runs.cam_run import open_cam_run
+
+    return open_cam_run(
+        values.run_dir,
+        values.split,
+        gin_bindings(values),
+        values.background_threshold,
+        values.max_side,
+    )
+
+
 def crf_options(background_threshold, values=flags.FLAGS):
     """Return `runs.refine.crf_options` of the flags.
 

@@ -108,14 +108,14 @@ def _evaluate_run_command():
 def _attention_drawer(run, source):
     """Return what draws the attention maps of the run's network; None if it has none."""
     from wsss_tf.inference.attention import attention_drawer, find_attention
-    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
 
     if not _REPORT_IMAGES.value:
         return None
     if not run.network().is_file():
         print("no network in this run folder: the report is without attention maps.")
         return None
-    attention = find_attention(recipe_lib.load_network(run))
+    attention = find_attention(load_network(run))
     if attention is None:
         return None
     return attention_drawer(attention, source.class_names, source.has_background)

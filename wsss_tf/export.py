@@ -77,6 +77,7 @@ def main():
     sizes = [_parse_size(text) for text in _WARMUP_SIZES.value]
     from wsss_tf.files.pixel_limit import MAX_PIXELS, VARIABLE
     from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
     from wsss_tf.serving.versions import new_version
 
     if _MAX_PIXELS.value is not None and _MAX_PIXELS.value > MAX_PIXELS:
@@ -86,7 +87,7 @@ def main():
         )
     run = RunFolder(_RUN_DIR.value)
     recipe = recipe_lib.load_run(run)
-    net = recipe_lib.load_network(run, _CHECKPOINT.value, for_inference=True)
+    net = load_network(run, _CHECKPOINT.value, for_inference=True)
     class_names = run.read_class_names()
     make = _mask_model if recipe.predicts_masks else _cam_model
     limit = recipe.side_limit(_MAX_SIDE.value)

@@ -11,6 +11,7 @@ not loaded where the pictures are files.
 from absl import flags
 
 from wsss_tf import command, command_flags
+from wsss_tf.files.run_folder import RunFolder
 
 command_flags.define_cams()
 command_flags.define_ir_labels()
@@ -21,17 +22,11 @@ flags.adopt_module_key_flags(command_flags)  # for --help
 def main():
     """Run the command."""
     command_flags.require("run_dir", "split")
-    from wsss_tf.runs.cam_run import open_cam_run
     from wsss_tf.runs.ir_labels import write_ir_labels
 
     values = flags.FLAGS
-    cams = open_cam_run(
-        values.run_dir,
-        values.split,
-        command_flags.gin_bindings(),
-        values.background_threshold,
-        values.max_side,
-    )
+    command.hold(RunFolder(values.run_dir).writing(values.split))
+    cams = command_flags.open_cams()
     options = command_flags.ir_label_options(cams.background_threshold)
     write_ir_labels(cams, values.crf_processes, values.overwrite, **options)
 

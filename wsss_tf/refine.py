@@ -20,18 +20,11 @@ flags.adopt_module_key_flags(command_flags)  # for --help
 def main():
     """Run the command."""
     command_flags.require("run_dir", "split")
-    from wsss_tf.runs.cam_run import open_cam_run
     from wsss_tf.runs.refine import refine
 
     values = flags.FLAGS
     command.hold(RunFolder(values.run_dir).writing(values.split))
-    cams = open_cam_run(
-        values.run_dir,
-        values.split,
-        command_flags.gin_bindings(),
-        values.background_threshold,
-        values.max_side,
-    )
+    cams = command_flags.open_cams()
     options = command_flags.crf_options(cams.background_threshold)
     refine(cams, values.crf_processes, values.overwrite, **options)
 

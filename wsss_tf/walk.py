@@ -28,20 +28,13 @@ def main():
         "walk_crf", ["crf_scale", "crf_library", "walk_crf_iterations", "walk_crf_unary_weight"]
     )
     from wsss_tf.runs import infer_walk
-    from wsss_tf.runs.cam_run import open_cam_run
 
     values = flags.FLAGS
     output = _OUTPUT.value or values.affinity_run
     infer_walk.check_folders(values.run_dir, values.affinity_run, output)
     command.hold(RunFolder(values.run_dir).reading(values.split))
     command.hold(RunFolder(output).writing(values.split, make=True))
-    cams = open_cam_run(
-        values.run_dir,
-        values.split,
-        command_flags.gin_bindings(),
-        values.background_threshold,
-        values.max_side,
-    )
+    cams = command_flags.open_cams()
     command_flags.walk_options(cams.background_threshold)  # what cannot be, before TensorFlow
     affinity = infer_walk.load_affinity(values.affinity_run)
     options = command_flags.walk_options(cams.background_threshold, settings=affinity.settings)

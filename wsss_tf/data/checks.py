@@ -55,18 +55,13 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
         reasons of some more), and `skip_bad_images` is false or nothing is left.
     """
     misnamed = _misnamed(source)
-    if misnamed and skip_bad_images and len(misnamed) < len(source):
-        bad = [(source.ids[position], misnamed[position]) for position in misnamed]
-        source = source.select([i for i in range(len(source)) if i not in misnamed])
-        source, more = check(source, skip_bad_images, cache, require_labels)
-        return source, sorted(bad + more)
-    if misnamed and not skip_bad_images:
-        raise UserError(_refusal(source, misnamed))
-    if len(misnamed) == len(source):
-        raise UserError(
-            f"{source.name}: all {len(source)} images of split {source.split!r} are bad, the first "
-            f"is {source.ids[0]!r}: {misnamed[0]}."
-        )
+    if misnamed:  # no graph could hold their names, so they go before anything is read
+        if not skip_bad_images:
+            raise UserError(_refusal(source, misnamed))
+        bad = [(source.ids[position], reason) for position, reason in misnamed.items()]
+        named = _without(source, misnamed)
+        good, more = check(named, skip_bad_images, cache, require_labels)
+        return good, sorted(bad + more)
     unlabelled = set(np.flatnonzero(source.unlabelled()).tolist()) if require_labels else set()
     reasons, in_doubt = {}, unlabelled
     if _files(source) is not None:
@@ -79,13 +74,23 @@ def check(source, skip_bad_images=False, cache=None, require_labels=False):
     bad = [(source.ids[position], reasons[position]) for position in sorted(reasons)]
     if not bad:
         return source, bad
+    return _without(source, reasons), bad
+
+
+def _without(source, reasons):
+    """Return the source without its bad examples, {position: reason}.
+
+    Raises:
+      UserError: all are bad.
+    """
     good = [position for position in range(len(source)) if position not in reasons]
     if not good:
+        first = min(reasons)
         raise UserError(
             f"{source.name}: all {len(source)} images of split {source.split!r} are bad, the first "
-            f"is {bad[0][0]!r}: {bad[0][1]}."
+            f"is {source.ids[first]!r}: {reasons[first]}."
         )
-    return source.select(good), bad
+    return source.select(good)
 
 
 def _refusal(source, reasons):
@@ -106,10 +111,9 @@ def _misnamed(source):
     """Return {position: reason} of the examples whose names are not UTF-8."""
     names = zip(source.ids, source.paths or source.ids, source.mask_paths or source.ids)
     return {
-        position: f"its name is not UTF-8 ({printable(name)}); rename it"
+        position: f"its name is not UTF-8 ({printable(several[0])}); rename it"
         for position, several in enumerate(names)
-        for name in several[:1]
-        if any(not is_utf8(text) for text in several)
+        if not all(map(is_utf8, several))
     }
 
 

@@ -18,7 +18,7 @@ _DAMAGED = (
     KeyError,
     IndexError,
     MemoryError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's, of a compression or an encryption that it has not
     OverflowError,
     RuntimeError,
     SyntaxError,
@@ -33,12 +33,13 @@ _DAMAGED = (
 _MOST_OF_A_BYTE = 1032
 
 
-def read_npz(path, names=None):
+def read_npz(path, names=None, optional=()):
     """Return {name: array} of an .npz file.
 
     Args:
       path: of the file.
       names: of the arrays to read, which must be there; None for all.
+      optional: of those to read besides, where they are there.
 
     Raises:
       OSError: the file cannot be read.
@@ -49,6 +50,7 @@ def read_npz(path, names=None):
         with file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             names = members if names is None else names
+            names = [*names, *(name for name in optional if name in members)]
             return {name: _read(archive, members[name]) for name in names}
     except KeyError as error:
         raise ValueError(f"it has no array {error}") from error
@@ -56,9 +58,24 @@ def read_npz(path, names=None):
         raise ValueError(str(error) or type(error).__name__) from error
 
 
+def check_member(info):
+    """Check that a member of a zip file may have the size that it announces.
+
+    Args:
+      info: `zipfile.ZipInfo`.
+
+    Raises:
+      ValueError: no so many bytes come out of those that are there.
+    """
+    kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if info.compress_type not in kinds or info.file_size > _MOST_OF_A_BYTE * info.compress_size:
+        raise ValueError(
+            f"{info.filename} of {info.compress_size} bytes cannot be of {info.file_size}"
+        )
+
+
 def _read(archive, info):
-    if info.file_size > _MOST_OF_A_BYTE * (info.compress_size + 1):
-        raise ValueError(f"{info.filename} cannot be of {info.file_size} bytes")
+    check_member(info)
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         read_header = {

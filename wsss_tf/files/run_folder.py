@@ -290,6 +290,7 @@ class RunFolder(os.PathLike):
             self.pseudo_labels,
             self.predictions,
             self.overlays,
+            self.ir_labels,
             *map(self.crf_maps, CRF_NAMES),
             *map(self.crf_labels, CRF_NAMES),
         ):
@@ -388,8 +389,12 @@ class RunFolder(os.PathLike):
         Raises:
           UserError: the file is missing or broken.
         """
-        with self._broken_cam(image_id), np.load(self.cam(image_id), allow_pickle=False) as file:
-            return file.get("strided_cams")
+        with self._broken_cam(image_id):
+            name = "strided_cams"
+            arrays = read_npz(self.cam(image_id), ["class_ids"], optional=[name])
+            if name in arrays:
+                _check_maps(arrays["class_ids"], arrays[name])
+            return arrays.get(name)
 
     @contextlib.contextmanager
     def _broken_cam(self, image_id):
@@ -455,6 +460,11 @@ def load_cams(folder, image_id):
     """
     arrays = read_npz(cam_path(folder, image_id), ["class_ids", "cams"])
     class_ids, cams = arrays["class_ids"], arrays["cams"]
+    _check_maps(class_ids, cams)
+    return class_ids, cams
+
+
+def _check_maps(class_ids, cams):
     _check_class_ids(class_ids)
     if cams.ndim != 3 or cams.dtype != np.float16 or len(cams) != len(class_ids):
         raise ValueError(
@@ -462,7 +472,6 @@ def load_cams(folder, image_id):
         )
     if not np.isfinite(cams).all():
         raise ValueError("its maps have values that are no numbers")
-    return class_ids, cams
 
 
 def _check_class_ids(class_ids):

@@ -6,9 +6,8 @@ import tensorflow as tf
 from wsss_tf import ops
 from wsss_tf.inference.random_walk import Grid, PictureGraph
 from wsss_tf.inference.walk_settings import IRN_WALK
+from wsss_tf.models.heads import stride_of
 
-# Side of a picture whose map tells a network's stride.
-_PROBE = 256
 # Sizes of which each backbone gives whole maps.
 _WHOLE = 32
 # The sigmoid of it is exactly one in float32.
@@ -70,7 +69,7 @@ class PictureBoundary:
         self.net = keras.Model(net.input, net.output["edge_logits"])
         self.layer = net.get_layer("affinity")
         self.radius = radius
-        self.stride = _PROBE // self.net.compute_output_shape((1, _PROBE, _PROBE, 3))[1]
+        self.stride = stride_of(net, "edge_logits")
 
     def __call__(self, pictures):
         height, width = (-(-n // self.stride) for n in pictures.shape[1:3])

@@ -96,6 +96,18 @@ def normalize_scores(scores):
     return (kept - low - EPSILON) / (high - low + EPSILON)
 
 
+def check_output(net, output):
+    """Check that a network has an output to take as CAM.
+
+    Raises:
+      UserError: it has not.
+    """
+    if output not in net.output:
+        raise UserError(
+            f"the network has no output {output!r} to take as CAM, only {sorted(net.output)}."
+        )
+
+
 class MultiScaleCam(tf.Module):
     """The two steps above as one compiled function, for pictures of any size.
 
@@ -112,10 +124,7 @@ class MultiScaleCam(tf.Module):
 
     def __init__(self, net, output="cam_rv", scales=SCALES, flip=True):
         super().__init__()
-        if output not in net.output:
-            raise UserError(
-                f"the network has no output {output!r} to take as CAM, only {sorted(net.output)}."
-            )
+        check_output(net, output)
         self.net = net
         self.output = output
         self.scales = tuple(scales)

@@ -12,9 +12,8 @@ from wsss_tf.inference.cam_crf import WALK_POWER, crf_probs, power_of_threshold
 from wsss_tf.inference.dense_crf import dense_crf
 from wsss_tf.inference.map_sizes import resize_maps, strongest_at
 from wsss_tf.inference.walk_settings import AFFINITY_WALK
+from wsss_tf.models.heads import stride_of
 
-# Side of a picture whose map tells a network's stride.
-_PROBE = 448
 # What the official code has for the mean colour once it is 8 bits again.
 _MEAN_COLOUR = np.floor(255 * np.float32(ops.IMAGENET_MEAN)).astype(np.uint8)
 
@@ -68,7 +67,7 @@ class PictureAffinity:
     def __init__(self, net):
         self.net = net
         self.layer = net.get_layer("affinity")
-        self.stride = _PROBE // net.compute_output_shape((1, _PROBE, _PROBE, 3))["features"][1]
+        self.stride = stride_of(net, "features")
         self._functions = {}
 
     def __call__(self, pictures):

@@ -3,12 +3,9 @@
 import tensorflow as tf
 
 from wsss_tf import ops
-from wsss_tf.errors import UserError
 from wsss_tf.files import images
-from wsss_tf.inference.multi_scale_cam import SCALES
-
-# Side of a picture whose map tells a network's stride.
-_PROBE = 256
+from wsss_tf.inference.multi_scale_cam import SCALES, check_output
+from wsss_tf.models.heads import stride_of
 
 
 class StridedCam(tf.Module):
@@ -38,16 +35,13 @@ class StridedCam(tf.Module):
 
     def __init__(self, net, output="cam", scales=SCALES, flip=True, stride=4):
         super().__init__()
-        if output not in net.output:
-            raise UserError(
-                f"the network has no output {output!r} to take as CAM, only {sorted(net.output)}."
-            )
+        check_output(net, output)
         self.net = net
         self.output = output
         self.scales = tuple(scales)
         self.flip = flip
         self.stride = stride
-        self.grid = _PROBE // net.compute_output_shape((1, _PROBE, _PROBE, 3))[output][1]
+        self.grid = stride_of(net, output)
 
     def __call__(self, pictures, labels=None):
         del labels

@@ -16,7 +16,6 @@ class WalkSettings(NamedTuple):
     threshold: float | None = None
 
 
-AFFINITY_WALK = WalkSettings(
-    affinity_power=8.0, steps=64
-)  # SEAM's; AffinityNet's own are 8 and 256
+# SEAM's; AffinityNet's own are 8 and 256.
+AFFINITY_WALK = WalkSettings(affinity_power=8.0, steps=64)
 IRN_WALK = WalkSettings(affinity_power=10.0, steps=256, threshold=0.25)

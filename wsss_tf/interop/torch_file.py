@@ -18,13 +18,12 @@ import zlib
 import numpy as np
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.npz import check_member
 from wsss_tf.interop import restricted_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MOST_REPEATED = 2**20
-# No more comes out of a byte that was compressed by `zlib`.
-_MOST_OF_A_BYTE = 1032
 _STORAGES = {
     "Float": "float32",
     "Double": "float64",
@@ -189,9 +188,7 @@ def _read_zip(file, path):
 def _member(archive, name):
     """Return the bytes of a member, which torch.save does not compress, and others little."""
     info = archive.getinfo(name)
-    kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if info.compress_type not in kinds or info.file_size > _MOST_OF_A_BYTE * info.compress_size:
-        raise ValueError(f"{name} of {info.compress_size} bytes cannot be of {info.file_size}")
+    check_member(info)
     return archive.read(info)
 
 

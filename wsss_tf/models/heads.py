@@ -7,6 +7,9 @@ from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.layers.conv_batchnorm import ConvBatchNorm
 from wsss_tf.layers.resize import ResizeLike
 
+# Side of a picture whose maps tell strides.
+_PROBE = 256
+
 
 def network(image, outputs, trunk, name):
     """Return the functional model of a head on a backbone.
@@ -21,6 +24,16 @@ def network(image, outputs, trunk, name):
     net = keras.Model(image, outputs, name=name)
     net.backbone_name = trunk.name
     return net
+
+
+def stride_of(net, output):
+    """Return the stride of an output's map, pixels.
+
+    Args:
+      net: functional `keras.Model` of pictures of any size.
+      output: its name.
+    """
+    return _PROBE // net.compute_output_shape((1, _PROBE, _PROBE, 3))[output][1]
 
 
 def on_grid(trunk, maps, like, align_corners=True):

@@ -4,6 +4,7 @@ import math
 
 from wsss_tf.errors import UserError
 from wsss_tf.inference.cam_crf import power_for_maps, times_odds
+from wsss_tf.inference.ir_labels import threshold_for_maps
 
 
 def threshold_by_odds(background_threshold, ratio):
@@ -12,10 +13,7 @@ def threshold_by_odds(background_threshold, ratio):
     Raises:
       UserError: their threshold is 0 or 1.
     """
-    try:
-        return times_odds(background_threshold, ratio)
-    except ValueError as error:
-        raise UserError(f"{error} Give another --background_threshold.") from error
+    return _of_maps(times_odds, background_threshold, ratio)
 
 
 def followed_power(background_threshold, official_power):
@@ -24,12 +22,25 @@ def followed_power(background_threshold, official_power):
     Raises:
       UserError: their threshold is 0 or 1.
     """
+    return _of_maps(power_for_maps, background_threshold, official_power)
+
+
+def followed_threshold(background_threshold, official_threshold):
+    """Return `inference.ir_labels.threshold_for_maps` of a run's maps.
+
+    Raises:
+      UserError: their threshold is 0 or 1.
+    """
+    return _of_maps(threshold_for_maps, background_threshold, official_threshold)
+
+
+def _of_maps(follow, background_threshold, number):
     try:
-        return power_for_maps(background_threshold, official_power)
+        return follow(background_threshold, number)
     except ValueError as error:
         raise UserError(
-            f"{error} Give another --background_threshold, or the powers: --crf_powers, "
-            "--background_power."
+            f"{error} Give another --background_threshold, or the numbers that follow it: "
+            "--crf_powers, --background_power, --ir_thresholds, --walk_threshold."
         ) from error
 
 

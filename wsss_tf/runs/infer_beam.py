@@ -71,7 +71,7 @@ def load(run_dir, checkpoint, maps, affinity_run):
     """Return the networks of a job; a worker calls this once.
 
     Args:
-      run_dir, checkpoint: as `recipe.load_network` takes them.
+      run_dir, checkpoint: as `trained_network.load_network` takes them.
       maps: as `infer_cams.map_options` gives.
       affinity_run: run folder of AffinityNet, or None.
 
@@ -80,9 +80,9 @@ def load(run_dir, checkpoint, maps, affinity_run):
     """
     # Sets up TensorFlow as in a command, before it is imported; a worker is none.
     import wsss_tf.command  # noqa: F401
-    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
 
-    net = recipe_lib.load_network(run_dir, checkpoint, for_inference=True)
+    net = load_network(run_dir, checkpoint, for_inference=True)
     affinity = None if affinity_run is None else infer_walk.load_affinity(affinity_run)
     return infer_cams.make_maps(net, **maps), affinity
 

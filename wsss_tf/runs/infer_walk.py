@@ -7,8 +7,12 @@ from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
 from wsss_tf.inference.dense_crf import RANDOM_WALK_CRF
 from wsss_tf.inference.walk_settings import AFFINITY_WALK
-from wsss_tf.runs.crf_settings import followed_power, scaled_crf, threshold_by_odds
-from wsss_tf.runs.ir_labels import followed_threshold
+from wsss_tf.runs.crf_settings import (
+    followed_power,
+    followed_threshold,
+    scaled_crf,
+    threshold_by_odds,
+)
 
 
 def check_folders(cam_run, affinity_run, output):
@@ -41,9 +45,9 @@ def load_affinity(run_dir):
     """
     from wsss_tf.inference.boundary_walk import PictureBoundary
     from wsss_tf.inference.random_walk import PictureAffinity
-    from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
 
-    net = recipe_lib.load_network(run_dir, for_inference=True)
+    net = load_network(run_dir, for_inference=True)
     if "edge_logits" in net.output:
         return PictureBoundary(net)
     if "features" not in net.output:

@@ -8,9 +8,8 @@ from wsss_tf.inference.ir_labels import (
     IR_THRESHOLDS,
     IrSettings,
     ir_label_source,
-    threshold_for_maps,
 )
-from wsss_tf.runs.crf_settings import scaled_crf
+from wsss_tf.runs.crf_settings import followed_threshold, scaled_crf
 
 
 def ir_label_options(
@@ -46,21 +45,6 @@ def ir_label_options(
     if not 0 < confidence < 1:
         raise UserError(f"--ir_confidence={confidence:g}: give a number between 0 and 1.")
     return {"settings": IrSettings(tuple(thresholds), confidence), "parameters": parameters}
-
-
-def followed_threshold(background_threshold, official_threshold):
-    """Return `inference.ir_labels.threshold_for_maps` of a run's maps.
-
-    Raises:
-      UserError: their threshold is 0 or 1.
-    """
-    try:
-        return threshold_for_maps(background_threshold, official_threshold)
-    except ValueError as error:
-        raise UserError(
-            f"{error} Give another --background_threshold, or the thresholds: --ir_thresholds, "
-            "--walk_threshold."
-        ) from error
 
 
 def write_ir_labels(cams, processes=None, overwrite=False, **options):

@@ -13,7 +13,10 @@ import re
 
 from gin import config_parser
 
-FORMAT = 1
+from wsss_tf.errors import UserError
+from wsss_tf.files.run_folder import read_json, write_json, write_text
+
+_FORMAT = 1
 _NAME = r"[A-Za-z_]\w*"
 _KEY = re.compile(rf"((?:{_NAME}/)*)({_NAME})\.({_NAME})\.({_NAME})")
 _FACTORY = re.compile(rf"((?:{_NAME}/)*)({_NAME})\.({_NAME})")
@@ -39,6 +42,72 @@ class _AsJson(config_parser.ParserDelegate):
         if scoped_name not in self.macros:
             raise _NotPlain
         return self.macros[scoped_name]
+
+
+def write(run, text, folders):
+    """Write a configuration as gin text and, where that is possible, as plain values.
+
+    Args:
+      run: `files.run_folder.RunFolder`.
+      text, folders: as in `from_gin`.
+    """
+    write_text(run.config, text)
+    plain = from_gin(text, folders)
+    if plain is None:
+        run.plain_config.unlink(missing_ok=True)
+        return
+    # By the hash it knows whether config.gin is still the one that it is made from.
+    record = {"format": _FORMAT, "versions": _versions(), "config.gin": _hash(text)}
+    write_json(run.plain_config, {**record, **plain})
+
+
+def read(run, folders):
+    """Return the gin text of a run's config.json; None where there is none.
+
+    Args:
+      run, folders: as in `write`.
+
+    Raises:
+      UserError: it holds anything but plain settings, or its config.gin has been changed.
+    """
+    path, config = run.plain_config, run.config
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if value.get("format") != _FORMAT:
+        raise UserError(
+            f"{path}: is of format {value.get('format')!r}, and {_FORMAT} is read; "
+            "update wsss_tf, or delete it if you trust config.gin, which is a program."
+        )
+    if config.is_file():
+        text = config.read_bytes().decode("utf-8", "replace")
+        if value.get("config.gin") != _hash(text):
+            raise UserError(
+                f"{config}: is not the one that {path.name} beside it was made from; undo the "
+                f"change (give --gin_bindings instead), or delete {path.name} if you trust "
+                "config.gin, which is a program."
+            )
+    try:
+        return to_gin(value, folders)
+    except ValueError as error:
+        raise UserError(f"{path}: is refused, because {error}.") from error
+
+
+def _versions():
+    import keras
+    import tensorflow as tf
+
+    import wsss_tf
+
+    return {
+        "wsss_tf": wsss_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def from_gin(text, folders):
@@ -138,11 +207,6 @@ def check_bindings(bindings, folders):
                     raise ValueError(f"it names {factory}, which no recipe of wsss_tf names")
     except (_NotPlain, SyntaxError) as error:
         raise ValueError("its bindings are no plain settings") from error
-
-
-def text_hash(text):
-    """Return a hash of a config.gin, by which config.json knows whether it is still of the same."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """A recipe: what gin files configure, and how the commands load it."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -10,7 +11,7 @@ import gin
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.folder_layout import ROOT_BINDING
-from wsss_tf.files.run_folder import RunFolder, read_json, write_json, write_text
+from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import plain_config
 
 
@@ -297,7 +298,7 @@ def load_run(run_dir, gin_bindings=()):
       UserError: the folder holds no run, or one of a version whose settings were others.
     """
     run = RunFolder(run_dir)
-    config, plain = run.config, _plain_text(RunFolder(run_dir))
+    config, plain = run.config, plain_config.read(run, _FOLDERS)
     if plain is None and not config.is_file():
         raise UserError(
             f"--run_dir={run.path}: no config.gin in it; train first, or check the path."
@@ -330,85 +331,6 @@ def _moved_bindings(config):
     return [".".join(key) for key in keys if len(key) == 2 and key[1] in _MOVED.get(key[0], ())]
 
 
-def load_network(run_dir, checkpoint="last", for_inference=False):
-    """Return the trained network of a run, a functional `keras.Model`.
-
-    One that this version of Keras cannot make again from its file is built from the run's recipe
-    and given the weights.
-
-    Args:
-      run_dir: run folder.
-      checkpoint: "last", or "best" by validation.
-      for_inference: fold BatchNorm into convolutions, as `models.folding.folded` does.
-
-    Raises:
-      UserError: there is none, or it is damaged.
-    """
-    from wsss_tf.training import networks
-
-    run = RunFolder(run_dir)
-    run.warn_of_training()
-    path = run.network(checkpoint)
-    if not path.is_file():
-        raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
-    try:
-        net = networks.load_network(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        try:
-            net = _rebuilt(run, path)
-        except (UserError, ValueError) as second:
-            raise UserError(_not_readable(path, error, second)) from error
-    if for_inference:
-        from wsss_tf.models.folding import folded
-
-        net = folded(net)
-    return net
-
-
-def _rebuilt(run, path):
-    """Return a run's network, built from its recipe, with the weights of a file.
-
-    Raises:
-      ValueError, UserError: the file is damaged, or of another network.
-    """
-    import keras
-
-    from wsss_tf.training import networks
-
-    if networks.version_of(path) is None:
-        raise ValueError("it is no file of Keras")
-    settings, policy = gin.config_str(), keras.config.dtype_policy()
-    try:
-        recipe, class_names = load_run(run), run.read_class_names()
-        has_background = class_names[0] == "background"
-        keras.config.set_dtype_policy(recipe.precision)
-        count = len(class_names) - (has_background and not recipe.predicts_masks)
-        net = recipe.network(num_classes=count)
-        networks.load_weights_into(net, path)
-        return net
-    finally:
-        # Others may have been loaded, whose functions look their settings up when they are called.
-        keras.config.set_dtype_policy(policy)
-        gin.clear_config()
-        gin.parse_config(settings)
-
-
-def _not_readable(path, error, second):
-    import keras
-
-    from wsss_tf.training import networks
-
-    written, own = networks.version_of(path), keras.__version__
-    if written is None or written == own:
-        return f"{path}: is damaged, or no file of Keras ({error}); train again."
-    return (
-        f"{path}: was written by Keras {written} and cannot be read with {own} ({error}), nor do "
-        f"its weights fit the network of the recipe ({second}); use Keras {written}."
-    )
-
-
 def check_initial_weights(recipe):
     """Refuse a recipe that needs weights to start from and names none.
 
@@ -434,66 +356,8 @@ def find_weights(path):
 def save_config(run_dir):
     """Write the operative configuration (defaults included) to the run folder and return it."""
     text = gin.operative_config_str()
-    _write_config(RunFolder(run_dir), text)
+    plain_config.write(RunFolder(run_dir), text, _FOLDERS)
     return text
-
-
-def _write_config(run, text):
-    """Write a configuration as gin text and, where that is possible, as plain values."""
-    write_text(run.config, text)
-    plain = plain_config.from_gin(text, _FOLDERS)
-    if plain is None:
-        run.plain_config.unlink(missing_ok=True)
-        return
-    record = {
-        "format": plain_config.FORMAT,
-        "versions": _versions(),
-        "config.gin": plain_config.text_hash(text),
-    }
-    write_json(run.plain_config, {**record, **plain})
-
-
-def _versions():
-    import keras
-    import tensorflow as tf
-
-    import wsss_tf
-
-    return {
-        "wsss_tf": wsss_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
-
-
-def _plain_text(run):
-    """Return the gin text of a run's config.json; None where there is none.
-
-    Raises:
-      UserError: it holds anything but plain settings, or its config.gin has been changed.
-    """
-    path = run.plain_config
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if value.get("format") != plain_config.FORMAT:
-        raise UserError(
-            f"{path}: is of format {value.get('format')!r}, and {plain_config.FORMAT} is read; "
-            "update wsss_tf, or delete it if you trust config.gin, which is a program."
-        )
-    config = run.config
-    if config.is_file():
-        text = config.read_bytes().decode("utf-8", "replace")
-        if value.get("config.gin") != plain_config.text_hash(text):
-            raise UserError(
-                f"{config}: is not the one that {path.name} beside it was made from; undo the "
-                f"change (give --gin_bindings instead), or delete {path.name} if you trust "
-                "config.gin, which is a program."
-            )
-    try:
-        return plain_config.to_gin(value, _FOLDERS)
-    except ValueError as error:
-        raise UserError(f"{path}: is refused, because {error}.") from error
 
 
 def check_recorded_bindings(run_dir, bindings):
@@ -510,6 +374,20 @@ def check_recorded_bindings(run_dir, bindings):
             raise UserError(f"{run.cams}: a record is refused, because {error}.") from error
 
 
+@contextlib.contextmanager
+def settings_kept():
+    """Have the settings that are parsed now be those again at the end.
+
+    Of recipes that were loaded before, whose functions look their settings up when they are called.
+    """
+    settings = gin.config_str()
+    try:
+        yield
+    finally:
+        gin.clear_config()
+        gin.parse_config(settings)
+
+
 def parsed_config():
     """Return what was parsed last, without defaults, as gin text in a fixed order."""
     return gin.config_str()
@@ -520,4 +398,5 @@ def save_parsed_config(run_dir, comment):
 
     The operative configuration is that of what has been called, which is little there.
     """
-    _write_config(RunFolder(run_dir), f"# {comment}\n\n{parsed_config()}")
+    text = f"# {comment}\n\n{parsed_config()}"
+    plain_config.write(RunFolder(run_dir), text, _FOLDERS)

@@ -160,11 +160,12 @@ def write_from_runs(
     from wsss_tf.files.run_folder import RunFolder
     from wsss_tf.inference import sec_cues
     from wsss_tf.runs import recipe as recipe_lib
+    from wsss_tf.runs.trained_network import load_network
     from wsss_tf.runs.training_run import checked_source
 
     recipe = recipe_lib.load_run(foreground_run, gin_bindings)
     runs = foreground_run, background_run
-    networks = [recipe_lib.load_network(run, for_inference=True) for run in runs]
+    networks = [load_network(run, for_inference=True) for run in runs]
     names = [RunFolder(run).read_class_names() for run in runs]
     source = recipe.source(split=split).without_masks()
     if len({*names, tuple(source.class_names)}) != 1:

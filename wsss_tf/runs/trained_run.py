@@ -7,6 +7,7 @@ from wsss_tf.errors import UserError
 from wsss_tf.files.calibration import load_calibration
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs.trained_network import load_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TrainedRun:
 
     def network(self, checkpoint="last"):
         """Return the network of checkpoint "last" or "best", for inference alone."""
-        return recipe_lib.load_network(self.folder, checkpoint, for_inference=True)
+        return load_network(self.folder, checkpoint, for_inference=True)
 
     def threshold(self, background_threshold=None):
         """Return the background threshold that is asked for.
