@@ -71,12 +71,13 @@ def _walk(folder, case):
     import numpy as np
 
     from wsss_tf import ops
-    from wsss_tf.inference.random_walk import pair_indices, transition_matrix, walk
+    from wsss_tf.inference.random_walk import transition_matrix, walk
 
     height, width = (-(-n // STRIDE) for n in (_HEIGHT.value, _WIDTH.value))
     radius = ops.search_radius(height, width)
     rng = np.random.default_rng(0)
-    affinity = rng.random(pair_indices(height, width, radius)[1].shape, np.float32)
+    pairs = (height - radius + 1) * (width - 2 * radius + 2)
+    affinity = rng.random((len(ops.pair_offsets(radius)), pairs), np.float32)
     scores = rng.random((height, width, _CLASSES.value + 1), np.float32)
 
     def sparse():

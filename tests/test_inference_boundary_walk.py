@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from pair_indices import pair_indices
 from test_layers_path_affinity import order_of
 from test_models_irn import features, golden_branches
 from tiny_backbone import tiny_backbone
@@ -15,7 +16,6 @@ from wsss_tf.inference.random_walk import (
     Grid,
     PictureGraph,
     label_by_walk,
-    pair_indices,
     walk,
     walked_maps,
 )

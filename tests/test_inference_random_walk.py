@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pair_indices import pair_indices
 
 from wsss_tf import ops
 from wsss_tf.data.source import Source
@@ -16,7 +17,6 @@ from wsss_tf.inference.random_walk import (
     PictureAffinity,
     PictureGraph,
     label_by_walk,
-    pair_indices,
     pooled_scores,
     transition_matrix,
     walk,

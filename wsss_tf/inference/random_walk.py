@@ -1,6 +1,6 @@
 """A random walk of class scores between pixels that AffinityNet finds alike: pseudo labels."""
 
-import functools
+import collections
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class PictureGraph(NamedTuple):
     """What a walk over one picture goes by.
 
     Attributes:
-      affinity: [O, M] of the pairs of `pair_indices`.
+      affinity: [O, M] of all pairs, as `ops.pairwise_affinity` has them on a map with its border.
       grid: `Grid`.
       boundary: [h, w] in [0, 1]: how much of its scores a pixel does not take along, or None.
     """
@@ -92,61 +92,43 @@ class PictureAffinity:
         return affinity
 
 
-@functools.lru_cache(maxsize=32)
-def pair_indices(height, width, radius, border=0):
-    """Return the flat pixel indices of all pairs on a map: start int32 [M], end int32 [O, M].
-
-    Args:
-      height, width, radius, border: as in `Grid`; pixels of the border are -1.
-    """
-    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    pixels = np.pad(pixels, [(0, border), (border, border)], constant_values=-1)
-    margin = max(radius - 1, 0)
-    rows, columns = pixels.shape[0] - margin, pixels.shape[1] - 2 * margin
-    start = pixels[:rows, margin : margin + columns].ravel()
-    ends = [
-        pixels[dy : dy + rows, margin + dx : margin + dx + columns].ravel()
-        for dy, dx in ops.pair_offsets(radius)
-    ]
-    return start, np.array(ends, np.int32).reshape(len(ends), len(start))
-
-
 def transition_matrix(affinity, height, width, radius, affinity_power=8.0, border=0):
     """Return where a walker goes in one step, from the affinities of one picture.
 
     Args:
-      affinity: [O, M] of the pairs of `pair_indices`.
+      affinity: [O, M] as in `PictureGraph`.
       height, width, radius, border: as in `Grid`.
       affinity_power: beta in the paper; higher powers leave fewer ways.
 
     Returns:
-      `scipy.sparse.csr_array` float32 [N, N], N = height * width: T[i, j] = A[i, j] ^ power over
+      `scipy.sparse.csc_array` float32 [N, N], N = height * width: T[i, j] = A[i, j] ^ power over
       its sum over i, so columns sum to one. A is symmetric, 1 on the diagonal (a walker may stay)
       and 0 where there is no pair: as in the official code of AffinityNet, pixels near an edge of
       the map have fewer partners than others, and some none.
 
     Source: AffinityNet, equation 3.
     """
-    count = height * width
-    start, end = pair_indices(height, width, radius, border)
-    start, end = np.broadcast_to(start, end.shape).ravel(), end.ravel()
-    diagonal = np.arange(count, dtype=np.int32)
-    weights = np.asarray(affinity, np.float64).ravel() ** affinity_power
-    if border:
-        is_inside = (start >= 0) & (end >= 0)
-        start, end, weights = start[is_inside], end[is_inside], weights[is_inside]
-    matrix = scipy.sparse.csr_array(
-        (
-            np.concatenate([weights, weights, np.ones(count)]),
-            (
-                np.concatenate([start, end, diagonal]),
-                np.concatenate([end, start, diagonal]),
-            ),
-        ),
-        shape=(count, count),
-    )
-    normalise = scipy.sparse.diags_array(1 / matrix.sum(axis=0))
-    return (matrix @ normalise).astype(np.float32).tocsr()
+    count, margin = height * width, max(radius - 1, 0)
+    left = margin - border  # where pairs begin to start
+    rows, columns = height + border - margin, width - 2 * left
+    # All pairs of one offset lie on one diagonal of A and, mirrored, on another.
+    diagonals = collections.defaultdict(lambda: np.zeros(count, np.float32))
+    diagonals[0] += 1
+    for (dy, dx), values in zip(ops.pair_offsets(radius), affinity):
+        bottom = min(rows, height - dy)
+        first, last = max(0, -dx, left), min(width, width - dx, left + columns)
+        if bottom <= 0 or last <= first:
+            continue
+        inside = values.reshape(rows, columns)[:bottom, first - left : last - left]
+        weights = np.zeros((height, width), np.float32)
+        weights[:bottom, first:last] = inside.astype(np.float64) ** affinity_power
+        distance, weights = dy * width + dx, weights.ravel()
+        # The place on a diagonal is the column: [i, i + distance], and [i + distance, i].
+        diagonals[distance][distance:] += weights[:-distance]
+        diagonals[-distance] += weights
+    weights = np.stack(list(diagonals.values()))
+    weights /= weights.sum(axis=0, dtype=np.float64)
+    return scipy.sparse.dia_array((weights, list(diagonals)), shape=(count, count)).tocsc()
 
 
 def walk(scores, transition, steps=64):
