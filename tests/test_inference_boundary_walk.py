@@ -16,6 +16,7 @@ from wsss_tf.inference.random_walk import (
     Grid,
     PictureGraph,
     label_by_walk,
+    transition_matrix,
     walk,
     walked_maps,
 )
@@ -57,16 +58,19 @@ def test_walks_are_the_official_ones(golden, file):
 
 
 def test_every_pair_of_the_map_is_there():
+    """Within the radius, and each with an affinity of its own."""
     start, end = pair_indices(7, 9, 5, border=5)
-    inside = (start >= 0) & (end >= 0)
-    ends = np.stack([np.broadcast_to(start, end.shape)[inside], end[inside]], axis=-1)
-    y, x = np.unravel_index(ends, (7, 9))
-    distance = (y[:, 0] - y[:, 1]) ** 2 + (x[:, 0] - x[:, 1]) ** 2
-    assert distance.max() < 25
+    affinity = np.random.default_rng(0).uniform(0.1, 1, end.shape)
+    expected = np.eye(63)
+    for pairs, values in zip(end, affinity):
+        inside = (start >= 0) & (pairs >= 0)
+        expected[start[inside], pairs[inside]] = values[inside]
+        expected[pairs[inside], start[inside]] = values[inside]
     every = np.indices((7, 9)).reshape(2, -1).T
     squared = ((every[:, None] - every[None]) ** 2).sum(-1)
-    assert len(ends) == ((squared < 25).sum() - 63) // 2
-    assert len(np.unique(np.sort(ends, axis=1), axis=0)) == len(ends)
+    np.testing.assert_array_equal(expected > 0, squared < 25)
+    transition = transition_matrix(affinity, 7, 9, 5, 1.0, border=5).toarray()
+    close(transition, expected / expected.sum(axis=0), atol=1e-6)
 
 
 def test_labels_are_the_official_ones(golden):
@@ -93,6 +97,21 @@ def test_labels_are_the_official_ones(golden):
     np.testing.assert_array_equal(label, data["pred"])
     maps = walked_maps(np.zeros((3, height, width)), (height, width), graph, 10.0, 256, cams)
     close(maps.transpose(1, 2, 0), data["rw_scaled"], atol=2e-5)
+
+
+def test_without_the_boundary_at_the_start():
+    """A boundary through an object takes nothing of it along, and none is across the picture."""
+    edge = np.full((6, 8), 0.01, np.float32)
+    edge[:, 3] = 0.5
+    graph = graph_of(edge)
+    cams = np.ones((1, 24, 32), np.float32)
+    whole = walked_maps(cams, (24, 32), graph, 10.0, 8, weigh_start=False)
+    close(whole, np.ones((1, 24, 32)))
+    assert walked_maps(cams, (24, 32), graph, 10.0, 8).min() < 0.9
+    image = np.zeros((24, 32, 3), np.uint8)
+    options = {"affinity_power": 10.0, "steps": 8, "threshold": 0.95}
+    assert (label_by_walk(image, [3], cams, graph, weigh_start=False, **options) == 3).all()
+    assert not (label_by_walk(image, [3], cams, graph, **options) == 3).all()
 
 
 def test_boundaries_of_a_padded_picture_are_the_official_ones(golden):

@@ -210,6 +210,12 @@ def define_walk(values=flags.FLAGS):
         "--background_threshold its odds are.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "walk_weigh_start",
+        True,
+        "Random walk, for IRN: begin with less of a score where there is a boundary.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("walk_crf", False, "Random walk: then the dense CRF.", flag_values=values)
     flags.DEFINE_integer("walk_crf_iterations", 1, "Iterations of that CRF.", 0, flag_values=values)
     flags.DEFINE_float(
@@ -299,6 +305,7 @@ def walk_options(background_threshold, values=flags.FLAGS, settings=AFFINITY_WAL
         crf_library=values.crf_library,
         threshold=values.walk_threshold,
         odds=values.walk_odds,
+        weigh_start=values.walk_weigh_start,
         settings=settings,
     )
 

@@ -114,6 +114,7 @@ _WALK_FLAGS = (
     "walk_steps",
     "walk_threshold",
     "walk_odds",
+    "walk_weigh_start",
     "walk_crf",
     "walk_crf_iterations",
     "walk_crf_unary_weight",

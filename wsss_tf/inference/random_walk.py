@@ -180,6 +180,7 @@ def label_by_walk(
     steps=64,
     crf=None,
     threshold=None,
+    weigh_start=True,
     strided_cams=None,
 ):
     """Return the pseudo label of one picture.
@@ -198,6 +199,9 @@ def label_by_walk(
         (0, 1): the classes walk alone, their scores are divided by the highest, and what stays
         below the threshold is background, as IRN does (Ahn, Cho and Kwak, CVPR 2019); then
         `background_power` counts for nothing.
+      weigh_start: with a graph that has a boundary: whether scores are multiplied by 1 - boundary
+        before the walk, as IRN does. Without, textures that look a little like boundaries cost an
+        object nothing.
       strided_cams: [P, h, w] on the grid of the graph, from which the classes walk in place of the
         means of `cams` where they have its size and there is a threshold; None for those means.
 
@@ -208,6 +212,8 @@ def label_by_walk(
     Source: official `infer_aff.py`; with a threshold IRN's `step/make_sem_seg_labels.py`.
     """
     height, width = image.shape[:2]
+    if not weigh_start:
+        graph = graph._replace(boundary=None)
     if threshold is None:
         maps = np.asarray(resize_maps(cams, (height, width)), np.float32)
         maps = crf_probs(maps, background_power).transpose(2, 0, 1)
@@ -225,13 +231,15 @@ def label_by_walk(
     return np.concatenate([[0], class_ids])[best].astype(np.uint8)
 
 
-def walked_maps(cams, size, graph, affinity_power, steps, strided_cams=None):
+def walked_maps(cams, size, graph, affinity_power, steps, strided_cams=None, weigh_start=True):
     """Return what a threshold in `label_by_walk` is of: float32 [P, H, W], the highest score 1.
 
     Args:
-      cams, graph, affinity_power, steps, strided_cams: as there.
+      cams, graph, affinity_power, steps, strided_cams, weigh_start: as there.
       size: (H, W) of the image.
     """
+    if not weigh_start:
+        graph = graph._replace(boundary=None)
     scores = _scaled(cams, size, graph, affinity_power, steps, strided_cams)
     return scores[: size[0], : size[1]].transpose(2, 0, 1)
 

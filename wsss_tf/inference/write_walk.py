@@ -19,6 +19,7 @@ def walk_source(
     steps=64,
     crf=None,
     threshold=None,
+    weigh_start=True,
     batch_size=8,
     overwrite=False,
     max_side=None,
@@ -30,7 +31,8 @@ def walk_source(
       source: `data.source.Source`, or `files.cam_record.PictureFiles`.
       cam_run: folder with `cams/`.
       output: folder for `pseudo_labels/`, another than `cam_run`, whose own labels are the CAMs'.
-      background_power, affinity_power, steps, crf, threshold: as in `label_by_walk`.
+      background_power, affinity_power, steps, crf, threshold, weigh_start: as in
+        `label_by_walk`.
       batch_size: images of equal size that follow each other go through the network together.
       overwrite: write again what is there; otherwise labels newer than the CAMs are left alone.
       max_side: on larger images all of it runs at this longer side, pixels; None for no limit.
@@ -65,6 +67,7 @@ def walk_source(
                     steps=steps,
                     crf=crf,
                     threshold=threshold,
+                    weigh_start=weigh_start,
                     strided_cams=cam_run.read_strided_cams(image_id),
                 )
                 images.save_mask(output.pseudo_label(image_id), label)

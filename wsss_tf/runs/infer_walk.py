@@ -71,6 +71,7 @@ def walk_options(
     crf_unary_weight=1.0,
     threshold=None,
     odds=None,
+    weigh_start=True,
     crf_library=RANDOM_WALK_CRF.library,
     settings=AFFINITY_WALK,
 ):
@@ -85,6 +86,7 @@ def walk_options(
       crf_iterations, crf_unary_weight, crf_library: as in `dense_crf.CrfParameters`.
       threshold: as in `label_by_walk`.
       odds: instead of it: how many times the odds t / (1 - t) of the maps' threshold its odds are.
+      weigh_start: as in `label_by_walk`.
       settings: `random_walk.WalkSettings` of the network, as `load_affinity` gives.
 
     Raises:
@@ -113,6 +115,7 @@ def walk_options(
         "steps": settings.steps if steps is None else steps,
         "crf": _crf(crf_scale, crf_iterations, crf_unary_weight, crf_library) if use_crf else None,
         "threshold": threshold,
+        "weigh_start": weigh_start,
     }
 
 

@@ -18,6 +18,7 @@ def walk_stage(
     odds=None,
     affinity_power=8.0,
     steps=64,
+    weigh_start=True,
     crf=False,
     crf_scale=1.0,
     crf_iterations=1,
@@ -36,7 +37,7 @@ def walk_stage(
         share of the highest score.
       odds: instead of both: that share by how many times the odds t / (1 - t) of the maps'
         threshold its odds are.
-      affinity_power, steps: as the command takes them.
+      affinity_power, steps, weigh_start: as the command takes them.
       crf: refine by the dense CRF.
       crf_scale, crf_iterations, crf_unary_weight, crf_library: of that CRF, as the command takes
         them.
@@ -82,6 +83,7 @@ def walk_stage(
             *_background(background_power, threshold, odds, of.background_threshold),
             f"--affinity_power={affinity_power:g}",
             f"--walk_steps={steps}",
+            *(() if weigh_start else ("--nowalk_weigh_start",)),
             *(refining if crf else ("--nowalk_crf",)),
         )
         run, written = context.run_dir / affinity, str(RunFolder(affinity).pseudo_labels)
