@@ -124,10 +124,15 @@ def test_numbers_that_cannot_be():
     options = ir_label_options(BACKGROUND_THRESHOLD)
     assert options["settings"].thresholds == pytest.approx(IR_THRESHOLDS)
     assert options["parameters"] == IR_CRF
+    by_odds = ir_label_options(0.5, odds=(0.25, 4))["settings"].thresholds
+    assert by_odds == pytest.approx((0.2, 0.8))
     assert ir_label_options(0.5, crf_scale=2.0)["parameters"].bilateral_sxy == 25
     for wrong, word in [
         ({"thresholds": (0.3, 0.05)}, "--ir_thresholds=0.3,0.05"),
         ({"thresholds": (0.3, 1.5)}, "--ir_thresholds=0.3,1.5"),
+        ({"odds": (1.5, 0.5)}, "--ir_odds=1.5,0.5: give two ratios"),
+        ({"odds": (0.5,)}, "--ir_odds=0.5"),
+        ({"odds": (0.5, 2), "thresholds": (0.1, 0.3)}, "--ir_odds takes the place"),
         ({"confidence": 1.0}, "--ir_confidence=1"),
         ({"crf_scale": 0.0}, "--crf_scale=0"),
     ]:

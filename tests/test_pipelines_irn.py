@@ -56,6 +56,10 @@ def test_thresholds_follow_the_maps_where_they_are_not_given():
     given = commands(make(*bindings, files=TINY))
     assert "--ir_thresholds=0.1,0.4" in given["ir_labels"]
     assert "--walk_threshold=0.3" in given["walk"]
+    by_odds = "ir_labels_stage.odds=(0.25,4)", "walk_stage.weigh_start=False"
+    odds = commands(make("cams_stage.background_threshold=0.5", *by_odds, files=TINY))
+    assert "--ir_thresholds=0.2,0.8" in odds["ir_labels"]
+    assert "--nowalk_weigh_start" in odds["walk"]
     # A walk on the CAMs of another network is no other walk.
     from_seam = "cam/train_stage.recipe=('gin/seam.gin','tests/data/tiny.gin')"
     assert list(commands(make(from_seam, files=TINY))) == list(given)
@@ -66,6 +70,7 @@ def test_thresholds_follow_the_maps_where_they_are_not_given():
     [
         ("ir_labels_stage.thresholds=(0.4,0.1)", "ir_labels_stage.thresholds"),
         ("ir_labels_stage.confidence=1.5", "ir_labels_stage.confidence"),
+        ("ir_labels_stage.odds=(2,)", "ir_labels_stage.odds"),
         ("walk_stage.odds=-1.5", "walk_stage.odds"),
         ("walk_stage.maps='nothing'", "walk_stage.maps = 'nothing'"),
     ],

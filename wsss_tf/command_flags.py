@@ -153,6 +153,13 @@ def define_ir_labels(values=flags.FLAGS):
         "follow it.",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "ir_odds",
+        None,
+        "For --ir_thresholds: how many times the odds t / (1 - t) of --background_threshold theirs "
+        "are, such as 0.72,1.38.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "ir_confidence",
         0.7,
@@ -326,6 +333,7 @@ def ir_label_options(background_threshold, values=flags.FLAGS):
     return ir_labels.ir_label_options(
         background_threshold,
         thresholds=_numbers("ir_thresholds", "0.05,0.3", values),
+        odds=_numbers("ir_odds", "0.72,1.38", values),
         confidence=values.ir_confidence,
         iterations=values.crf_iterations,
         crf_scale=values.crf_scale,
