@@ -8,7 +8,10 @@ from as_user import ROOT, ok, run, run_script, script_ok, user_error
 from scores_by_hand import masks_of, mean_iou
 
 from wsss_tf.data.shapes import shapes_source
+from wsss_tf.errors import UserError
 from wsss_tf.files import images, run_folder
+from wsss_tf.files.calibration import Calibration, save_calibration
+from wsss_tf.runs.sec_cues import CueWriter, write_from_cams
 
 TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
 
@@ -90,6 +93,27 @@ def test_cues_of_another_methods_maps(tmp_path):
     np.testing.assert_array_equal(index[:3, :3], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
 
 
+def test_cues_follow_the_threshold_of_the_maps(tmp_path, capsys):
+    """As given, or as it was chosen for the run; numbers that are given have the last word."""
+    values = np.float32([0, 0.15, 0.3, 0.45, 0.55, 0.7, 0.9, 1])  # on both sides of each number
+    run_folder.save_cams(tmp_path / "cams", "a", [2], np.tile(values, (1, 8, 1)))
+
+    def cues(**options):
+        writer = CueWriter(tmp_path / "cues", overwrite=True)
+        write_from_cams(writer, tmp_path / "cams", (8, 8), **options)
+        return images.load_mask(tmp_path / "cues/a.png")[0].tolist()
+
+    assert cues() == [0, 255, 2, 2, 2, 2, 2, 2]
+    assert cues(maps_threshold=0.5) == [0, 0, 0, 255, 255, 2, 2, 2]
+    save_calibration(tmp_path, Calibration(0.6, "colours"))
+    assert cues() == [0, 0, 0, 0, 255, 255, 2, 2]
+    assert "background below 0.465, a class above 0.708" in capsys.readouterr().out
+    assert cues(maps_threshold=0.5) == [0, 0, 0, 255, 255, 2, 2, 2]
+    assert cues(foreground_share=0.5) == [0, 0, 0, 0, 2, 2, 2, 2]
+    with pytest.raises(UserError, match="threshold 0"):
+        cues(maps_threshold=0.0)
+
+
 @pytest.mark.large
 def test_sec_from_cues_to_scores(cues, tmp_path):
     train("sec", tmp_path, f"sec_augmentation.cues='{cues}'")
@@ -113,8 +137,9 @@ def test_sec_from_cues_to_scores(cues, tmp_path):
         (["--output=o", "--foreground_run=a"], ["--background_run"]),
         (["--output=o", "--cams=a"], ["--gin_file", "--grid", "41"]),
         (["--output=o", "--cams=a", "--grid=5", "--gin_file=b"], ["one of them"]),
+        (["--output=o", "--rows=b", "--maps_threshold=0.5"], ["nothing without --cams"]),
     ],
-    ids=["output", "input", "two inputs", "one run", "no grid", "two grids"],
+    ids=["output", "input", "two inputs", "one run", "no grid", "two grids", "no maps"],
 )
 def test_cues_command_refuses(options, words):
     user_error(run("cues", *options), *words)

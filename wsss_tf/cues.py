@@ -2,7 +2,7 @@
 
 From the two classifiers of the paper, trained with gin/sec_foreground.gin and sec_background.gin:
   python -m wsss_tf.cues --foreground_run=RUN1 --background_run=RUN2 --split=train --output=CUES
-From the score maps that wsss_tf.infer wrote for any CAM or SEAM run:
+From the score maps that wsss_tf.infer wrote for any CAM or SEAM run, calibrated or not:
   python -m wsss_tf.cues --cams=RUN/cams --gin_file=gin/sec.gin --output=CUES
 From cues in the published format, one .npz of class, row and column an image:
   python -m wsss_tf.cues --rows=FOLDER --grid=41 --output=CUES
@@ -36,13 +36,31 @@ _LAYER = flags.DEFINE_string(
     "layer", None, "Layer of the background network that the gradient is taken at."
 )
 _FOREGROUND_SHARE = flags.DEFINE_float(
-    "foreground_share", 0.2, "Share of a class's highest score that its cues exceed.", 0, 1
+    "foreground_share",
+    None,
+    "Share of a class's highest score that its cues exceed; default: 0.2, and with "
+    "--maps_threshold what follows it.",
+    0,
+    1,
 )
 _BACKGROUND_SHARE = flags.DEFINE_float(
     "background_share", 0.1, "Share of the pixels, the least salient, that are background.", 0, 1
 )
 _BACKGROUND_THRESHOLD = flags.DEFINE_float(
-    "background_threshold", 0.05, "With --cams: background is where all scores are below.", 0, 1
+    "background_threshold",
+    None,
+    "With --cams: background is where all scores are below; default: 0.05, and with "
+    "--maps_threshold what follows it.",
+    0,
+    1,
+)
+_MAPS_THRESHOLD = flags.DEFINE_float(
+    "maps_threshold",
+    None,
+    "With --cams: the score that tells classes from background best; default: what "
+    "wsss_tf.calibrate has chosen for that run, if anything.",
+    0,
+    1,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Pictures run together.", 1)
 _NPZ = flags.DEFINE_bool("npz", False, "Also write <id>.npz in the published format.")
@@ -62,6 +80,8 @@ def main():
         )
     if _GRID.value is not None and _GIN_FILE.value:
         raise UserError("--grid and --gin_file: give one of them.")
+    if _MAPS_THRESHOLD.value is not None and not _CAMS.value:
+        raise UserError("--maps_threshold means nothing without --cams.")
     from wsss_tf.runs import sec_cues
 
     grid = (_GRID.value, _GRID.value) if _GRID.value else None
@@ -76,8 +96,14 @@ def main():
     if _ROWS.value:
         sec_cues.write_from_rows(writer, _ROWS.value, grid)
     elif _CAMS.value:
-        shares = _FOREGROUND_SHARE.value, _BACKGROUND_THRESHOLD.value
-        sec_cues.write_from_cams(writer, _CAMS.value, grid, *shares)
+        sec_cues.write_from_cams(
+            writer,
+            _CAMS.value,
+            grid,
+            foreground_share=_FOREGROUND_SHARE.value,
+            background_threshold=_BACKGROUND_THRESHOLD.value,
+            maps_threshold=_MAPS_THRESHOLD.value,
+        )
     else:
         sec_cues.write_from_runs(
             writer,
@@ -85,7 +111,7 @@ def main():
             _SPLIT.value,
             grid=grid,
             layer=_LAYER.value,
-            foreground_share=_FOREGROUND_SHARE.value,
+            foreground_share=sec_cues.share_or_default(_FOREGROUND_SHARE.value),
             background_share=_BACKGROUND_SHARE.value,
             batch_size=_BATCH_SIZE.value,
             gin_bindings=command_flags.gin_bindings(),

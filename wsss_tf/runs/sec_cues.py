@@ -3,6 +3,16 @@
 import pathlib
 
 from wsss_tf.errors import UserError
+from wsss_tf.files.calibration import load_calibration
+from wsss_tf.runs.crf_settings import threshold_by_odds
+
+# SEC's own, for class scores of its foreground network; and what stands for the latter's saliency
+# where cues come from other maps.
+FOREGROUND_SHARE = 0.2
+BACKGROUND_THRESHOLD = 0.05
+# Of maps whose best threshold is known: those of background and classes, by their odds. Chosen on
+# photographs, where 96 and 76 % of the cues are right then.
+MAPS_ODDS = (0.58, 1.62)
 
 
 class CueWriter:
@@ -87,29 +97,47 @@ def write_from_rows(writer, folder, grid):
     _write_from_files(writer, pathlib.Path(folder), "rows", read)
 
 
-def write_from_cams(writer, folder, grid, foreground_share, background_threshold):
+def share_or_default(foreground_share):
+    """Return a share that was given, or SEC's own."""
+    return FOREGROUND_SHARE if foreground_share is None else foreground_share
+
+
+def write_from_cams(
+    writer, folder, grid, foreground_share=None, background_threshold=None, maps_threshold=None
+):
     """Write cues from the score maps of a CAM or SEAM run.
 
     Args:
       writer: `CueWriter`.
       folder: `cams/` of the run.
       grid: (h, w).
-      foreground_share, background_threshold: as in `inference.sec_cues.cues_of_cams`.
+      foreground_share, background_threshold: as in `inference.sec_cues.cues_of_cams`; None for
+        what follows `maps_threshold` (by `MAPS_ODDS`), or where that is not known 0.2 and 0.05.
+      maps_threshold: background threshold of the maps, in (0, 1); None for that which
+        `wsss_tf.calibrate` has chosen for the run, if it has.
 
     Raises:
-      UserError: no files, or a broken one.
+      UserError: no files, or a broken one; a threshold of 0 or 1.
     """
     from wsss_tf.files import run_folder
     from wsss_tf.inference import sec_cues
 
     folder = pathlib.Path(folder)
+    if maps_threshold is None and (chosen := load_calibration(folder.parent)) is not None:
+        maps_threshold = chosen.background_threshold
+    low, high = BACKGROUND_THRESHOLD, FOREGROUND_SHARE
+    if maps_threshold is not None:
+        low, high = (threshold_by_odds(maps_threshold, ratio) for ratio in MAPS_ODDS)
+    low = low if background_threshold is None else background_threshold
+    high = high if foreground_share is None else foreground_share
+    print(f"cues: background below {low:.3g}, a class above {high:.3g} of its highest score.")
 
     def read(path, image_id):
         try:
             class_ids, cams = run_folder.load_cams(folder, image_id)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: cannot be read as score maps: {error}") from error
-        return sec_cues.cues_of_cams(class_ids, cams, grid, foreground_share, background_threshold)
+        return sec_cues.cues_of_cams(class_ids, cams, grid, high, low)
 
     _write_from_files(writer, folder, "cams", read)
 
