@@ -48,6 +48,9 @@ _AFFINITY_WALK = flags.DEFINE_list(
 _IRN_WALK = flags.DEFINE_list(
     "irn_walk", [f"{IRN_WALK.affinity_power:g}", f"{IRN_WALK.steps}"], "The same of IRN's."
 )
+_WEIGH_START = flags.DEFINE_bool(
+    "weigh_start", True, "Whether IRN's walk begins with less of a score where a boundary is."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check and list the runs, and do nothing.")
 _RUN = flags.DEFINE_string("run", None, "ROW:SEED; one run only (what the script starts).")
 
@@ -151,7 +154,8 @@ def _numbers(name):
 def _key(row):
     """Return what a run's scores are kept under."""
     power, steps = row.walk
-    return f"{_SPLIT.value}, power {power:g}, {steps} steps"
+    start = "" if _WEIGH_START.value or not row.is_irn else ", whole scores at the start"
+    return f"{_SPLIT.value}, power {power:g}, {steps} steps{start}"
 
 
 def _is_finished(row, run_dir):
@@ -191,7 +195,9 @@ def _score(row, recipe, run_dir):
         class_ids, maps = folder.read_cams(image_id, image.shape[:2])
         [graph] = compute(image[None])
         strided = folder.read_strided_cams(image_id)
-        walked = walked_maps(maps, image.shape[:2], graph, power, steps, strided)
+        walked = walked_maps(
+            maps, image.shape[:2], graph, power, steps, strided, weigh_start=_WEIGH_START.value
+        )
         sweep.update(class_ids, walked, example["mask"])
     metrics = cam_metrics(
         sweep,
