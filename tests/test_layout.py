@@ -126,9 +126,11 @@ START_WITHOUT_TENSORFLOW = (
     "serving.client",
     "serving.rest",
 )
-# Those that have loaded it, or cannot be imported, each in a fork that has imported nothing else.
+# Those that have loaded it, or cannot be imported, each in a fork that has imported nothing else of
+# the package, but what many of them take from elsewhere.
 _LOADED = """
 import importlib, os, sys
+import absl.app, numpy, PIL.Image, requests, tqdm
 for name in sys.argv[1:]:
     if os.fork() == 0:
         importlib.import_module(f"wsss_tf.{name}")
