@@ -12,6 +12,7 @@ import pytest
 from as_user import ENVIRONMENT, ROOT, command, ok, run, start, user_error
 from PIL import Image
 from scores_by_hand import masks_of, mean_iou
+from untrained_run import untrained_run
 
 from wsss_tf.data.folder import pictures_source
 from wsss_tf.data.shapes import shapes_source
@@ -20,20 +21,20 @@ from wsss_tf.files.cam_record import make_record, save_record
 from wsss_tf.inference.write_crf import crf_source
 from wsss_tf.runs import refine
 
-AFFINITY = ("--gin_file=gin/affinity.gin", f"--gin_file={ROOT / 'tests/data/tiny_affinity.gin'}")
+AFFINITY_FILES = ("gin/affinity.gin", str(ROOT / "tests/data/tiny_affinity.gin"))
+AFFINITY = tuple(f"--gin_file={path}" for path in AFFINITY_FILES)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, seam_run):
-    """A folder with a finished CAM run, its CRF maps, and a finished run of AffinityNet."""
+    """A folder with a finished CAM run, its CRF maps, and AffinityNet as it is before training."""
     folder = tmp_path_factory.mktemp("runs")
     cam_run, affinity_run = folder / "cam", folder / "affinity"
     shutil.copytree(seam_run, cam_run)
     out = ok("infer", f"--run_dir={cam_run}", "--split=train", "--scales=1", "--crf")
     assert "dense CRF: 12 written, 0 kept" in out
-    binding = f"--gin_bindings=with_crf_maps.cam_run='{cam_run}'"
-    out = ok("train", *AFFINITY, binding, f"--run_dir={affinity_run}")
-    assert "loss_neg" in out
+    class_names = run_folder.RunFolder(cam_run).read_class_names()
+    untrained_run(affinity_run, class_names, *AFFINITY_FILES)
     return folder
 
 

@@ -227,6 +227,42 @@ def test_commands_end_with_the_context(script):
         assert pipe.read() == b""
 
 
+def test_commands_of_a_command_are_run_by_its_server(script, run):
+    inner = script("import os; print(os.getppid())", "inner")
+    outer = script(
+        "import os\n"
+        "from wsss_tf.command_server import CommandServer\n"
+        "print(os.getppid(), flush=True)\n"
+        "for module in ('csv', 'json'):  # which its server has not imported, and has\n"
+        "    with CommandServer([module]) as server:\n"
+        f"        server.run([{str(inner)!r}])\n"
+    )
+    other = {**ENVIRONMENT, "OTHER": "1"}  # it may be for what is read at an import
+    with CommandServer(["json"], ENVIRONMENT) as server:
+        for environment, is_shared in ((ENVIRONMENT, True), (other, False)):
+            status, out, err = run([outer], server, env=environment)
+            assert status == 0, err
+            own, *parents = out.split()
+            assert [parent == own for parent in parents] == [False, is_shared]
+
+
+def test_commands_of_a_killed_command_end(script):
+    read_end, write_end = os.pipe()
+    inner = script(f"import os, time; os.write({write_end}, b'+'); time.sleep(600)", "inner")
+    outer = script(
+        "from wsss_tf.command_server import CommandServer\n"
+        f"CommandServer(['json']).run([{str(inner)!r}], pass_fds=[{write_end}])\n"
+    )
+    with CommandServer(["json"], ENVIRONMENT) as server:
+        command = server.start([outer], env=ENVIRONMENT, pass_fds=[write_end])
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            assert pipe.read(1) == b"+"
+            command.send_signal(signal.SIGKILL)
+            assert pipe.read() == b""
+        assert server.run([script("pass", "last")]) == 0  # their server has not ended
+
+
 def test_server_that_has_ended_is_an_error(script, capfd):
     with CommandServer([]) as server:
         path = script("import os; os.kill(os.getppid(), 9)")

@@ -203,7 +203,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         "--gin_bindings=tiny_network.dropout=0.5",
         "--gin_bindings=Recipe.validation_split=None",
     )
-    ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}")
+    ok("train", *arguments, f"--run_dir={tmp_path / 'whole'}", fresh=True)  # as a user starts it
     killed = tmp_path / "killed"
     kill_when(
         killed / "checkpoints/step-6.index", "train", *arguments, f"--run_dir={killed}", within=60

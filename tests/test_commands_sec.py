@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from as_user import ROOT, ok, run, run_script, script_ok, user_error
 from scores_by_hand import masks_of, mean_iou
+from untrained_run import untrained_run
 
 from wsss_tf.data.shapes import shapes_source
 from wsss_tf.errors import UserError
 from wsss_tf.files import images, run_folder
 from wsss_tf.files.calibration import Calibration, save_calibration
+from wsss_tf.runs import recipe as recipe_lib
+from wsss_tf.runs import training_run
 from wsss_tf.runs.sec_cues import CueWriter, write_from_cams
+from wsss_tf.runs.trained_network import load_network
 
-TINY = f"--gin_file={ROOT / 'tests/data/tiny_sec.gin'}"
+TINY_FILE = str(ROOT / "tests/data/tiny_sec.gin")
+TINY = f"--gin_file={TINY_FILE}"
 
 
 def train(method, run_dir, *bindings):
@@ -26,12 +31,11 @@ def train(method, run_dir, *bindings):
 
 @pytest.fixture(scope="module")
 def classifiers(tmp_path_factory):
-    """Both localisation networks, trained for an epoch; the second starts from the first."""
+    """Both localisation networks, as they are before training."""
     folder = tmp_path_factory.mktemp("runs")
-    train("sec_foreground", folder / "foreground")
-    weights = folder / "foreground/checkpoints/last.keras"
-    out = train("sec_background", folder / "background", f"Recipe.initial_weights='{weights}'")
-    assert "kept random: fc6_bg/bias" in out
+    names = ("background", *shapes_source("train", num_train=1, image_size=40).foreground_names)
+    for name in ("foreground", "background"):
+        untrained_run(folder / name, names, f"gin/sec_{name}.gin", TINY_FILE)
     return folder
 
 
@@ -53,6 +57,29 @@ def test_cues_imports_what_it_needs(classifiers, tmp_path):
     """The server of the other tests' commands has imported some of it for them."""
     runs = [f"--{name}_run={classifiers / name}" for name in ("foreground", "background")]
     assert "12 written, 0 kept" in ok("cues", *runs, f"--output={tmp_path / 'cues'}", fresh=True)
+
+
+def test_the_second_classifier_starts_from_the_first(classifiers, capsys):
+    weights = classifiers / "foreground/checkpoints/last.keras"
+    binding = f"Recipe.initial_weights='{weights}'"
+    recipe = recipe_lib.load(["gin/sec_background.gin", TINY_FILE], [binding])
+    net = recipe.network(num_classes=4)
+    training_run._initialise(net, recipe)
+    assert "kept random: fc6_bg/bias" in capsys.readouterr().out
+    first = load_network(classifiers / "foreground")
+    for name in ("conv1_1", "conv5_3"):
+        kernels = [network.get_layer(name).kernel for network in (net, first)]
+        np.testing.assert_array_equal(*kernels)
+
+
+@pytest.mark.large
+def test_classifiers_are_trained_one_after_the_other(tmp_path):
+    train("sec_foreground", tmp_path / "foreground")
+    weights = tmp_path / "foreground/checkpoints/last.keras"
+    out = train("sec_background", tmp_path / "background", f"Recipe.initial_weights='{weights}'")
+    assert "kept random: fc6_bg/bias" in out
+    runs = [f"--{name}_run={tmp_path / name}" for name in ("foreground", "background")]
+    assert "12 written, 0 kept" in ok("cues", *runs, f"--output={tmp_path / 'cues'}")
 
 
 def test_cues_of_the_classifiers(cues):

@@ -98,7 +98,7 @@ def test_augmentation_cuts_and_turns_picture_and_maps_as_one(folder):
     high[24:, :, 0] = 0.2  # in doubt
     truth = np.where(low.argmax(-1) > 0, low.argmax(-1), np.where(high[..., 0] > 0.5, 0, 255))
     image = np.stack([truth, truth, 255 - truth], -1).astype(np.uint8)
-    augment = tf.function(affinity_augmentation(40, jitter=0, hue=0))
+    augment = tf.function(affinity_augmentation(40, jitter=0, hue=0), autograph=False)
     example = {"image": tf.constant(image), "crf_low": low, "crf_high": high}
     places, turned = set(), set()
     for number in range(40):

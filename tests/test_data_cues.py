@@ -61,7 +61,8 @@ def test_cues_lie_beside_the_image(tmp_path, in_graph):
     cues = save_cues(tmp_path)
     augment = sec_augmentation(image_size=64, cues=tmp_path)  # the grid is that of the files
     if in_graph:
-        dataset = tf.data.Dataset.from_tensors(example()).map(lambda x: augment(x, SEED))
+        of_one = tf.autograph.experimental.do_not_convert(lambda x: augment(x, SEED))
+        dataset = tf.data.Dataset.from_tensors(example()).map(of_one)
         assert dataset.element_spec["cues"].shape == (6, 6)
         assert dataset.element_spec["image"].shape == (64, 64, 3)
         result = next(iter(dataset))

@@ -28,7 +28,9 @@ def in_graph(transform, element):
         key: tf.TensorSpec(shapes.get(key, value.shape), value.dtype)
         for key, value in element.items()
     }
-    run = tf.function(transform, input_signature=[signature, tf.TensorSpec([2], tf.int32)])
+    run = tf.function(
+        transform, autograph=False, input_signature=[signature, tf.TensorSpec([2], tf.int32)]
+    )
     return lambda seed: {k: v.numpy() for k, v in run(element, tf.constant(seed)).items()}
 
 

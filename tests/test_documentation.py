@@ -125,6 +125,7 @@ def _defined_at_head(path):
     return flags
 
 
+@functools.cache
 def _defined_by(path, name):
     """Return the flags that a function of a module defines when it is called."""
     functions = {n.name: n for n in _tree(path).body if isinstance(n, ast.FunctionDef)}
@@ -134,6 +135,7 @@ def _defined_by(path, name):
     return _defined(functions[name]).union(*(_defined_by(path, other) for other in others))
 
 
+@functools.lru_cache(maxsize=8)
 def _tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 

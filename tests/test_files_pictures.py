@@ -139,7 +139,7 @@ def test_reduced_pictures_are_those_of_a_graph(tmp_path, monkeypatch):
     source = file_source("test", "all", ("background", "x"), ("a",), np.ones((1, 1)), [path])
     source = reduced_source(source, 40)
 
-    @tf.function
+    @tf.function(autograph=False)
     def reduced(max_side):
         return images.limit_side(source.read(tf.constant(0))["image"], max_side)
 

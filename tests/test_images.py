@@ -14,8 +14,12 @@ from wsss_tf.files import images
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
 # Traced once, as tf.data and the SavedModel do it.
-decode_image = tf.function(images.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
-decode_mask = tf.function(images.decode_mask, input_signature=[tf.TensorSpec([], tf.string)])
+decode_image = tf.function(
+    images.decode_image, autograph=False, input_signature=[tf.TensorSpec([], tf.string)]
+)
+decode_mask = tf.function(
+    images.decode_mask, autograph=False, input_signature=[tf.TensorSpec([], tf.string)]
+)
 
 
 def picture(channels=3, height=20, width=34, seed=0):
@@ -200,7 +204,8 @@ NO_MASKS = {
 def test_other_files_are_no_masks(name, tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="palette or 8-bit grey PNG"):
         decode_mask(NO_MASKS[name])
-    dataset = tf.data.Dataset.from_tensors(NO_MASKS[name]).map(images.decode_mask)
+    decode = tf.autograph.experimental.do_not_convert(images.decode_mask)
+    dataset = tf.data.Dataset.from_tensors(NO_MASKS[name]).map(decode)
     with pytest.raises(tf.errors.InvalidArgumentError, match="palette or 8-bit grey PNG"):
         next(iter(dataset))
     path = tmp_path / "mask.png"
@@ -291,7 +296,7 @@ def test_resize_cubic(size):
     expected = np.apply_along_axis(_cubic, 2, expected, size[1])
     resized = images.resize_cubic(tf.cast(x, tf.float32), size)
     np.testing.assert_allclose(resized, expected, atol=1e-3)
-    rounded = tf.function(images.resize_cubic)(x[0], tf.constant(size))
+    rounded = tf.function(images.resize_cubic, autograph=False)(x[0], tf.constant(size))
     assert rounded.dtype == tf.uint8
     assert np.abs(rounded.numpy() - np.clip(expected[0], 0, 255)).max() <= 0.502
     if size == (7, 11):

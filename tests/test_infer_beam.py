@@ -9,35 +9,33 @@ import numpy as np
 import pytest
 from as_user import ROOT, ok, run, user_error
 from PIL import Image
+from untrained_run import untrained_run
 
 from wsss_tf.errors import UserError
-from wsss_tf.runs import recipe as recipe_lib
 
-pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
-from wsss_tf.inference import beam_labels
+
+@pytest.fixture(scope="module")
+def beam_labels():
+    """The module, which takes a second to import, of the one worker that has this file."""
+    pytest.importorskip("apache_beam", reason="skipped: apache-beam is not installed")
+    from wsss_tf.inference import beam_labels
+
+    return beam_labels
+
 
 SIZES = ((12, 17), (19, 10), (9, 21))
 COUNT, BAD = 120, 6
 EVERY = COUNT // BAD  # of so many pictures one is bad
 
 
-def untrained_run(run_dir, *gin_files):
-    """Write a run folder with a network as it is before training."""
-    recipe = recipe_lib.load(gin_files)
-    net = recipe.network(num_classes=2)
-    (run_dir / "checkpoints").mkdir(parents=True)
-    net.save(run_dir / "checkpoints/last.keras")
-    (run_dir / "class_names.txt").write_text("background\ncat\ndog\n")
-    recipe_lib.save_parsed_config(run_dir, "untrained")
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, beam_labels):
     """Two runs, and a folder of pictures of which some cannot be read."""
     folder = tmp_path_factory.mktemp("beam")
-    untrained_run(folder / "run", "gin/seam.gin", str(ROOT / "tests/data/tiny.gin"))
+    names = ("background", "cat", "dog")
+    untrained_run(folder / "run", names, "gin/seam.gin", str(ROOT / "tests/data/tiny.gin"))
     affinity = ("gin/affinity.gin", str(ROOT / "tests/data/tiny_affinity.gin"))
-    untrained_run(folder / "affinity", *affinity)
+    untrained_run(folder / "affinity", names, *affinity)
     rng = np.random.default_rng(0)
     for name in ("good", "all"):
         (folder / name / "sub").mkdir(parents=True)
@@ -69,7 +67,7 @@ def arguments(folder):
 
 
 @pytest.mark.large
-def test_pictures_of_which_some_are_bad(folder):
+def test_pictures_of_which_some_are_bad(folder, beam_labels):
     plain, scaled = folder / "plain", folder / "scaled"
     # Single bits depend on how many pictures run together; on the workers each runs alone.
     alone = (f"--input={folder / 'good'}", f"--output={plain}", "--batch_size=1")
@@ -132,7 +130,7 @@ def test_mistakes_end_in_one_line(folder, tmp_path):
     user_error(run(*job, nothing, f"--output={tmp_path / 'out'}"), "no image", "matches")
 
 
-def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
+def test_pictures_of_a_split_keep_their_labels(folder, tmp_path, beam_labels):
     from wsss_tf.data.folder import folder_source
     from wsss_tf.runs import infer_beam
 
@@ -156,7 +154,7 @@ def test_pictures_of_a_split_keep_their_labels(folder, tmp_path):
         assert arrays["cams"].shape == (1, 19, 10)
 
 
-def test_large_pictures_give_the_plain_commands_files(folder, tmp_path):
+def test_large_pictures_give_the_plain_commands_files(folder, tmp_path, beam_labels):
     from wsss_tf.data.folder import pictures_source
     from wsss_tf.inference.write_cams import label_source
     from wsss_tf.inference.write_walk import walk_source

@@ -73,7 +73,9 @@ def test_behind_a_network_each_picture_has_its_own():
 
     refined = RefinedByCrf(Network(), CAM_CRF)
     in_graph = tf.function(
-        refined.__call__, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        refined.__call__,
+        autograph=False,
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
     )
     for call in (refined, in_graph):
         for marginals, scores, picture in zip(call(pictures).numpy(), probs, pictures):

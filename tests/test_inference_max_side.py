@@ -101,7 +101,7 @@ def test_cams_of_large_pictures_are_those_of_the_reduced_ones(source, tmp_path):
     label_source(compute, source, tmp_path / "plain")
     # In a graph, as a SavedModel has it.
     spec = tf.TensorSpec([None, None, None, 3], tf.uint8)
-    served = tf.function(limited(compute, LIMIT), input_signature=[spec])
+    served = tf.function(limited(compute, LIMIT), autograph=False, input_signature=[spec])
     for index, image_id in enumerate(source.ids):
         class_ids, cams = run_folder.load_cams(tmp_path / "limited/cams", image_id)
         small = compute(reduced(index)[None])["cams"].numpy()

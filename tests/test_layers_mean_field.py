@@ -178,8 +178,16 @@ def test_compiles_and_takes_sizes_known_only_in_the_graph():
     specs = [tf.TensorSpec([None, None, None, n]) for n in (4, 3)]
     for tile in (None, 8):
         infer = functools.partial(mean_field, iterations=2, tile=tile)
-        close(tf.function(infer, jit_compile=True)(logits, image), expected, atol=1e-5)
-        close(tf.function(infer, input_signature=specs)(logits, image), expected, atol=1e-5)
+        close(
+            tf.function(infer, autograph=False, jit_compile=True)(logits, image),
+            expected,
+            atol=1e-5,
+        )
+        close(
+            tf.function(infer, autograph=False, input_signature=specs)(logits, image),
+            expected,
+            atol=1e-5,
+        )
 
 
 def test_refuses_maps_of_different_sizes():

@@ -29,7 +29,7 @@ def test_small_maps_have_a_smaller_radius(size):
     assert net.compute_output_shape(x.shape) == expected.shape
 
     # In a graph that does not know the size it is given.
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 6])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None, 6])])
     def affinity(x):
         return net.get_layer("affinity")(x, radius=radius)
 
@@ -39,7 +39,9 @@ def test_small_maps_have_a_smaller_radius(size):
 def test_graph_of_unknown_size_takes_the_radius_itself():
     net = network(3)
     assert net.output.shape == (None, len(ops.pair_offsets(3)), None)
-    affinity = tf.function(net, input_signature=[tf.TensorSpec([None, None, None, 6])])
+    affinity = tf.function(
+        net, autograph=False, input_signature=[tf.TensorSpec([None, None, None, 6])]
+    )
     x = features(8, 9)
     np.testing.assert_allclose(affinity(x), ops.pairwise_affinity(x, 3), atol=1e-6)
 

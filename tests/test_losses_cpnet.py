@@ -158,7 +158,11 @@ def test_sizes_known_only_in_the_graph():
     logits, mask = random_case()
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, 15, 15]), tf.TensorSpec([None, None, None], tf.int32)]
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec([None, 15, 15]),
+            tf.TensorSpec([None, None, None], tf.int32),
+        ],
     )
     def loss(logits, mask):
         return affinity_loss(logits, downsample_mask(mask, (3, 5)), 4)

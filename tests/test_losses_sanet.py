@@ -31,7 +31,7 @@ def test_class_presence_by_hand():
     expected = [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
     np.testing.assert_array_equal(class_presence(mask, 4), expected)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None], tf.uint8)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None], tf.uint8)])
     def in_graph(mask):
         return class_presence(mask, 4)
 

@@ -82,7 +82,7 @@ def test_rank_pooling_by_hand():
 def test_rank_pooling_of_a_size_known_only_in_the_graph():
     scores = np.random.default_rng(0).random((2, 5, 7, 3), np.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3])])
     def pooled(x):
         return ops.weighted_rank_pooling(x, [0.0, 0.9, 1.0])
 
@@ -241,9 +241,9 @@ def test_terms_are_compiled_and_take_unknown_sizes(loss):
     def terms(logits, labels, cues, crf):
         return loss(sec.clipped_softmax(logits), labels, cues, crf)
 
-    unknown = tf.function(terms, input_signature=[maps, tags, maps, maps])
+    unknown = tf.function(terms, autograph=False, input_signature=[maps, tags, maps, maps])
     close(unknown(logits, labels, cues, crf), expected, rtol=1e-5)
-    compiled = tf.function(terms, jit_compile=True)
+    compiled = tf.function(terms, autograph=False, jit_compile=True)
     close(compiled(logits, labels, cues, crf), expected, rtol=1e-5)
 
 

@@ -153,7 +153,7 @@ def test_published_network():
 
 
 def test_the_gradient_of_the_affinity_has_one_order_of_sums():
-    @tf.function(input_signature=[tf.TensorSpec([2, 9, 14, 16])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([2, 9, 14, 16])])
     def gradient(features):
         with tf.GradientTape() as tape:
             tape.watch(features)
@@ -172,7 +172,7 @@ def test_gradients_are_the_same_bit_for_bit_each_time():
     net = affinity_network(backbone=tiny_backbone, head_width=1 / 8)
     images = np.random.default_rng(0).normal(size=(4, 96, 104, 3)).astype("f")
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients():
         with tf.GradientTape() as tape:
             features = net(images, training=True)["features"]

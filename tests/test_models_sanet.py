@@ -140,7 +140,9 @@ def test_outputs_gradients_and_file(name, tmp_path):
     net.save(tmp_path / "net.keras")
     copy = keras.models.load_model(tmp_path / "net.keras")
     x = images(41, 50)
-    unknown = tf.function(copy, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    unknown = tf.function(
+        copy, autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3])]
+    )
     for output, value in unknown(x).items():
         np.testing.assert_allclose(value, net(x)[output], atol=1e-5)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from as_user import ROOT, ok, run_script, user_error
 from test_pipelines_plan import make, prepare
+from untrained_run import untrained_run
 
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
@@ -114,8 +115,8 @@ def run_dir(tmp_path_factory):
     return path, ok("pipeline", *flags, cwd=ROOT)
 
 
-def test_a_run_as_far_as_the_labels(run_dir):
-    run_dir, out = run_dir
+def check_labels(run_dir, out):
+    """Check the files of the chain as far as the walk, and what was said of them."""
     cam, irn = RunFolder(run_dir / "cam"), RunFolder(run_dir / "irn")
     assert "labels for IRN: 12 written, 0 kept" in out
     assert "random walk: 12 written, 0 kept" in out
@@ -128,8 +129,25 @@ def test_a_run_as_far_as_the_labels(run_dir):
             mask = images.load_mask(path)
             assert mask.shape == (48, 48)
             assert set(np.unique(mask)) <= {*others, *class_ids.tolist()}
+
+
+def test_commands_of_the_stages_as_far_as_the_labels(tmp_path):
+    names = ("background", "cross", "stripes", "ring", "checker")
+    for name, recipe in (("cam", "irn_cam"), ("irn", "irn")):
+        untrained_run(tmp_path / name, names, f"gin/{recipe}.gin", f"tests/data/tiny_{recipe}.gin")
+    steps, out = commands(make(files=TINY)), ""
+    for stage in ("cams", "ir_labels", "walk"):
+        name, *flags = (part.replace("=RUN/", f"={tmp_path}/") for part in steps[stage])
+        out += ok(name, *flags, cwd=ROOT)
+    check_labels(tmp_path, out)
+
+
+@pytest.mark.large
+def test_a_run_as_far_as_the_labels(run_dir):
+    check_labels(*run_dir)
+    run_dir, _ = run_dir
     assert json.loads((run_dir / "stages/walk.json").read_text())["state"] == "finished"
-    assert "irn_augmentation.crop_size" in irn.config.read_text()
+    assert "irn_augmentation.crop_size" in RunFolder(run_dir / "irn").config.read_text()
 
 
 # === The ablation ===

@@ -36,14 +36,26 @@ def test_classifiers_have_the_authors_schedule(name):
         assert optimizer._rule(f"{layer}/kernel")[0] == expected
 
 
-@pytest.mark.parametrize("method", ["sec", "sec_foreground", "sec_background"])
-@pytest.mark.parametrize("data", ["shapes", "folder"])
-def test_small_networks_of_the_overlay(method, data):
+METHODS = ("sec", "sec_foreground", "sec_background")
+
+
+def small(method, data):
     files = [f"gin/{method}.gin", f"gin/data/{data}.gin", "gin/size/small_sec.gin"]
-    recipe = recipe_lib.load(files, ["Recipe.batch_size=5"])
+    return recipe_lib.load(files, ["Recipe.batch_size=5"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("data", ["shapes", "folder"])
+def test_small_overlay_of_any_data_set(method, data):
+    recipe = small(method, data)
     assert recipe.batch_size == 5
     assert not recipe.require_initial_weights
     assert recipe.source.__name__ == f"{data}_source"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_small_networks_of_the_overlay(method):
+    recipe = small(method, "folder")
     network = recipe.network(num_classes=5)
     shapes = network.compute_output_shape((1, 97, 97, 3))
     if method == "sec":
@@ -60,7 +72,7 @@ def test_small_networks_of_the_overlay(method, data):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["sec", "sec_foreground", "sec_background"])
+@pytest.mark.parametrize("method", METHODS)
 def test_overlay_for_photographs(method):
     files = [f"gin/{method}.gin", "gin/data/folder.gin", "gin/size/photos_sec.gin"]
     recipe = recipe_lib.load(files)

@@ -101,7 +101,7 @@ def test_multiply_accumulates_by_hand():
     x = layers.DepthwiseConv2D(5, padding="same")(x)
     x = layers.Dense(7)(layers.GlobalAveragePooling2D()(x))
     net = keras.Model(image, {"logits": x, "side": side})
-    function = tf.function(lambda x: net(x)["logits"]).get_concrete_function(
+    function = tf.function(lambda x: net(x)["logits"], autograph=False).get_concrete_function(
         tf.TensorSpec([1, 8, 12, 3])
     )
     count = load_script("benchmark_models").multiply_accumulates(function, net)

@@ -120,5 +120,5 @@ def test_gradient_reaches_what_stays_in_the_picture():
 def test_sizes_known_only_in_the_graph():
     x = image(12, 17)
     unknown = [tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 4])]
-    graph = tf.function(EVERYTHING.__call__, input_signature=unknown)
+    graph = tf.function(EVERYTHING.__call__, autograph=False, input_signature=unknown)
     close(graph(x, RANDOM), EVERYTHING(x, RANDOM), atol=1e-6)

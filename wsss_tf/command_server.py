@@ -39,6 +39,9 @@ MODULES = (
 )
 
 _NUMBER = struct.Struct("!q")
+# In a command that a server has started: a socket to have that server run commands by, and what it
+# has imported; None elsewhere.
+_above = None
 _START = "from wsss_tf.command_server import _serve; _serve({fd}, {modules})"
 
 
@@ -88,6 +91,9 @@ class CommandServer:
     It starts in the background: only the first command waits for its imports. It ends with the
     context, or when this process has ended in any way, and ends the commands that still run.
 
+    In a command of a server, where that server has imported all that is asked for and has the
+    command's environment, it stands for that server: nothing is imported again.
+
     Args:
       modules: names of what is imported before a command is. They are not to define flags, start
         threads or touch devices.
@@ -101,7 +107,12 @@ class CommandServer:
     def __init__(self, modules=MODULES, env=None):
         if not IS_AVAILABLE:
             raise RuntimeError(f"no server of commands on {sys.platform}: run python -m.")
+        global _above
         self._lock = threading.Lock()
+        if _above is not None and env is None and _above[1] >= set(modules):
+            (self._control, _), _above = _above, None
+            self._process = None
+            return
         self._control, theirs = socket.socketpair()
         code = _START.format(fd=theirs.fileno(), modules=tuple(modules))
         # Ctrl-C is for the commands, each of which allows it again.
@@ -127,7 +138,8 @@ class CommandServer:
     def close(self):
         """End the server, and the commands that still run."""
         self._control.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
     def run(self, arguments, cwd=None, env=None, stdout=None, stderr=None, pass_fds=()):
         """Run a command to its end.
@@ -203,36 +215,51 @@ def _serve(fd, modules):
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
     before = dict(os.environ)
+    gc.disable()  # in an import nearly all stays, and to look it through takes a sixth of the time
     for module in modules:
         importlib.import_module(module)
     # What the imports have set holds for the commands too, unless they say otherwise.
     defaults = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()  # the commands are not to look through, and so copy, what they share
+    gc.enable()
 
     # Readable when a command has ended.
     ended, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    connections = {}  # by process
+    controls = [control]  # those of commands that may ask for commands come behind it
+    connections = {}  # by process, with the control that the command was asked for by
     while True:
-        ready = select.select([control, ended], [], [])[0]
+        ready = select.select([*controls, ended], [], [])[0]
         if ended in ready:
             os.read(ended, 4096)
             _send_statuses(connections)
-        if control not in ready:
+        asking = next((one for one in controls if one in ready), None)
+        if asking is None:
             continue
-        request, descriptors = _receive_request(control)
+        request, descriptors = _receive_request(asking)
         if request is None:
-            for pid in connections:
-                os.kill(pid, signal.SIGKILL)
-            os._exit(0)
+            for pid, (_, asked_by) in connections.items():
+                if asking in (asked_by, control):
+                    os.kill(pid, signal.SIGKILL)
+            if asking is control:
+                os._exit(0)
+            controls.remove(asking)
+            asking.close()
+            continue
         connection = socket.socket(fileno=descriptors.pop(0))
+        # A server that has imported nothing saves nothing.
+        is_shared = bool(modules) and request["env"] == before
+        own, theirs = socket.socketpair() if is_shared else (None, None)
         pid = os.fork()
         if pid == 0:
             break
-        connections[pid] = connection
+        if is_shared:
+            theirs.close()
+            controls.append(own)
+        connections[pid] = connection, asking
         _send_number(connection, pid)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -241,8 +268,15 @@ def _serve(fd, modules):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(ended)
     os.close(wake)
-    for server_side in (control, connection, *connections.values()):
+    others = [one for one, _ in connections.values()]
+    for server_side in (*controls, connection, *others, *([own] if is_shared else [])):
         server_side.close()
+    if is_shared:
+        global _above
+        # Out of the way of what is to have a certain number.
+        number = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, max([2, *request["pass_fds"]]) + 1)
+        theirs.close()
+        _above = socket.socket(fileno=number), frozenset(modules)
     _prepare(**request, descriptors=descriptors, defaults=defaults)
     try:
         _run(sys.argv[0])
@@ -276,7 +310,7 @@ def _send_statuses(connections):
     for pid in list(connections):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            connection = connections.pop(pid)
+            connection, _ = connections.pop(pid)
             _send_number(connection, os.waitstatus_to_exitcode(status))
             connection.close()
 

@@ -1,9 +1,11 @@
 """Find broken files before training does: each is decoded once, by the pipeline's own decoders."""
 
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -183,7 +185,8 @@ def _fault_finder(source):
     def measure_image(position):
         return tf.shape(source.without_masks().read(position)["image"])
 
-    measure, measure_image = map(_traced, (measure, measure_image))
+    measure = _traced(measure)
+    image_measure, lock = functools.cache(lambda: _traced(measure_image)), threading.Lock()
 
     def mask_file(position):
         # Pseudo labels lie in another place than the images.
@@ -200,8 +203,10 @@ def _fault_finder(source):
         try:
             image_size, mask_size, largest = [value.numpy() for value in measure(position)]
         except tf.errors.OpError as error:
+            with lock:  # traced for the first image that is in doubt
+                measure_it = image_measure()
             try:
-                measure_image(position)
+                measure_it(position)
             except tf.errors.OpError as image_error:
                 reason = error_in_short(image_error)
                 if HINT in reason:

@@ -70,7 +70,10 @@ class Checkpoints:
         if miou is not None and miou > float(self.best.numpy()):
             self.best.assign(miou)
             self._save_net("best")
-        self._save_net("last")
+            with atomic_path(network_path(self.folder, "last")) as temporary:
+                shutil.copyfile(network_path(self.folder, "best"), temporary)
+        else:
+            self._save_net("last")
         # Last, so that a checkpoint never points past the network files.
         self._manager.save(checkpoint_number=self.step)
 
