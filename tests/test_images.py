@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
+from wsss_tf.files.pictures import load_picture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
@@ -357,3 +358,67 @@ def test_chunks_before_the_pixels_of_a_mask_are_looked_through_for_a_while_only(
         else:
             with pytest.raises(tf.errors.InvalidArgumentError):
                 decode_mask(contents)
+
+
+def many_scans(height, width, count):
+    """A grey progressive JPEG, of which a few bytes are a scan, a pass over all its blocks."""
+
+    def segment(code, data):
+        return b"\xff" + bytes([code]) + struct.pack(">H", len(data) + 2) + data
+
+    # The one code of each table is the bit 0: no difference for DC, a run of blocks for AC.
+    tables = segment(0xDB, b"\0" + b"\1" * 64)
+    for head, symbol in ((b"\0", b"\0"), (b"\x10", b"\xe0")):
+        tables += segment(0xC4, head + b"\1" + bytes(15) + symbol)
+    blocks = -(-height // 8) * -(-width // 8)
+    runs = [2**15 - 1] * (blocks // (2**15 - 1)) + [2**14] * (blocks % (2**15 - 1) > 0)
+    bits = "".join(f"0{run - 2**14:014b}" for run in runs)
+    bits += "1" * (-len(bits) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    return b"".join(
+        [b"\xff\xd8", tables]
+        + [segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0")]
+        + [segment(0xDA, b"\1\1\0\0\0\0")]
+        + [segment(0xDA, b"\1\1\0\1\x3f\x10") + body] * (count - 1)
+        + [b"\xff\xd9"]
+    )
+
+
+def test_a_jpeg_whose_scans_take_long_is_refused_by_their_number(tmp_path):
+    path = tmp_path / "slow.jpg"
+    path.write_bytes(many_scans(8192, 8192, 990))
+    assert path.stat().st_size < 100_000
+    words = "it has 990 scans of 8192 x 8192 pixels, which takes too long"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        decode_image(path.read_bytes())
+    with pytest.raises(UserError, match=rf"slow\.jpg: .*{words}"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize(("count", "is_refused"), [(24, False), (25, True)])
+def test_so_many_scans_are_read_at_the_largest_size(count, is_refused):
+    contents = many_scans(8192, 8192, count)
+    # The header alone: to decode it takes a second.
+    fault = images._picture_fault(tf.constant(contents)).numpy()
+    assert (b"scans" in fault) == is_refused
+    assert (fault != b"") == is_refused
+
+
+def test_small_pictures_may_have_many_scans(tmp_path):
+    path = tmp_path / "small.jpg"
+    path.write_bytes(many_scans(40, 56, 200))
+    assert decode_image(path.read_bytes()).shape == (40, 56, 3)
+    np.testing.assert_array_equal(load_picture(path), decode_image(path.read_bytes()))
+
+
+def test_what_is_no_scan_is_not_counted():
+    """Previews, and what cameras put behind a picture, a film say, have such bytes by chance."""
+    photograph = encode(Image.fromarray(picture()), "JPEG", progressive=True)
+    preview = b"\xff\xe5" + struct.pack(">H", len(photograph) + 2) + photograph
+    film = np.random.default_rng(0).integers(0, 256, 2**20, np.uint8).tobytes()
+    contents = photograph[:2] + preview + photograph[2:] + film + b"\xff\xda\0\0\1" * 100
+    assert film.count(b"\xff\xda") > 5
+    count = images._count_scans(tf.constant(photograph)).numpy()
+    assert 5 < count < 13
+    assert images._count_scans(tf.constant(contents)).numpy() == 2 * count
+    np.testing.assert_array_equal(decode_image(contents), by_pillow(photograph))

@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from as_user import ENVIRONMENT, ROOT, command, weights_of
 
-from wsss_tf.errors import UserError
+from wsss_tf.errors import LostWorker, UserError
 from wsss_tf.runs import recipe
 from wsss_tf.runs.training_run import train
 from wsss_tf.training import hosts
@@ -25,8 +26,8 @@ ARGUMENTS = (
 )
 
 
-def start_workers(run_dir):
-    """Start the two workers of a run."""
+def start_workers(run_dir, *more):
+    """Start the two workers of a run, with more flags."""
     sockets = [socket.socket() for _ in range(2)]
     for opened in sockets:
         opened.bind(("localhost", 0))
@@ -38,7 +39,7 @@ def start_workers(run_dir):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         workers.append(
             subprocess.Popen(
-                command("train", *ARGUMENTS, f"--run_dir={run_dir}"),
+                command("train", *ARGUMENTS, *more, f"--run_dir={run_dir}"),
                 env={**ENVIRONMENT, "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -69,15 +70,33 @@ def whole(tmp_path_factory):
     return weights_of(run_dir)
 
 
+def wait_for_checkpoint(run_dir, workers):
+    """Wait until a run has its first checkpoint."""
+    deadline = time.monotonic() + 100
+    while not (run_dir / "checkpoints/step-3.index").is_file():
+        assert workers[0].poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_worker_that_goes_silent_is_noticed(silent, tmp_path):
+    workers = start_workers(tmp_path / "run", "--gin_bindings=Recipe.epochs=1000")
+    wait_for_checkpoint(tmp_path / "run", workers)
+    workers[silent].send_signal(signal.SIGSTOP)
+    other = workers[1 - silent]
+    errors = other.communicate(timeout=200)[1]
+    assert other.returncode == 75, errors
+    workers[silent].send_signal(signal.SIGCONT)
+    assert finish([workers[silent]])[0] == [75]
+
+
 @pytest.mark.large
 def test_a_run_whose_worker_is_killed_ends_as_an_undisturbed_one(whole, tmp_path):
     killed = tmp_path / "killed"
     workers = start_workers(killed)
-    deadline = time.monotonic() + 100
-    while not (killed / "checkpoints/step-3.index").is_file():
-        assert workers[0].poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for_checkpoint(killed, workers)
     workers[1].send_signal(signal.SIGKILL)
     # The other one notices by itself, and says that it is worth another try.
     statuses, outputs = finish(workers)
@@ -131,3 +150,25 @@ def test_one_host_is_no_cluster(monkeypatch):
         json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}),
     )
     assert hosts.cluster_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (tf.errors.UnavailableError, "Error reported from /job:worker/task:1: Socket closed"),
+        (tf.errors.AbortedError, "The following tasks are unhealthy (stopped sending heartbeats)"),
+        (tf.errors.DeadlineExceededError, "Deadline Exceeded"),
+        (tf.errors.CancelledError, "Cancelled"),
+    ],
+)
+def test_whatever_tells_of_a_lost_worker_is_one_line(error, said, monkeypatch):
+    monkeypatch.setattr(hosts, "is_over_hosts", lambda strategy: True)
+    message = f"Node: reduce\nCollective ops is aborted by: {said}\n\nRPC: /tensorflow.Heartbeat"
+    words = rf"gone \(Collective ops is aborted by: {re.escape(said)}\); start the same command"
+    with pytest.raises(LostWorker, match=words), hosts.lost_worker_as_error(None):
+        raise error(None, None, message)
+
+
+def test_of_one_host_none_is_lost():
+    with pytest.raises(tf.errors.DeadlineExceededError), hosts.lost_worker_as_error(None):
+        raise tf.errors.DeadlineExceededError(None, None, "of something else")

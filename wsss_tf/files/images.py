@@ -14,7 +14,14 @@ import tensorflow as tf
 from PIL import Image
 
 from wsss_tf.errors import UserError
-from wsss_tf.files.pictures import DAMAGED, MOST_SEGMENTS, ORIENTATION_TAG
+from wsss_tf.files.pictures import (
+    DAMAGED,
+    MOST_SCANS,
+    MOST_SEGMENTS,
+    ORIENTATION_TAG,
+    SCAN,
+    SCAN_SIZES,
+)
 from wsss_tf.files.pixel_limit import HINT, MAX_PIXELS, check_size
 from wsss_tf.files.png import palette as palette
 from wsss_tf.files.png import save_mask as save_mask
@@ -48,7 +55,8 @@ def decode_image(contents):
 
     Raises:
       InvalidArgumentError: the bytes are empty, truncated, or no JPEG or PNG (WebP, say); or it has
-        more pixels than `pixel_limit.MAX_PIXELS`, before anything is decoded.
+        more pixels than `pixel_limit.MAX_PIXELS`, or for its size more scans than `MOST_SCANS`
+        allows, before anything is decoded.
     """
     zero = _fault_as_error(_picture_fault(contents))
     contents = tf.strings.substr(contents, zero, tf.strings.length(contents))
@@ -74,8 +82,28 @@ def _picture_fault(contents):
         ],
         default=lambda: tf.zeros([2], tf.int64),
     )
+    scans = tf.cond(is_jpeg, lambda: _count_scans(contents), lambda: tf.zeros([], tf.int64))
     is_webp = tf.strings.substr(_head(contents), 8, 4) == b"WEBP"
-    return tf.where(is_webp, "neither a JPEG nor a PNG", _size_fault(size))
+    fault = tf.where(is_webp, "neither a JPEG nor a PNG", _size_fault(size))
+    return tf.where(fault == "", _scan_fault(scans, size), fault)
+
+
+def _count_scans(contents):
+    """Return how many scans a JPEG has, int64, with those of smaller pictures inside it.
+
+    No other bytes of compressed pixels look like the head of a scan. In what lies around them, five
+    bytes rarely do so by chance.
+    """
+    parts = tf.strings.split(contents, SCAN)
+    starts = tf.strings.substr(parts[1:], 0, len(SCAN_SIZES[0]))
+    is_scan = tf.reduce_any(starts[:, None] == tf.constant(SCAN_SIZES), -1)
+    return tf.reduce_sum(tf.cast(is_scan, tf.int64))
+
+
+def _scan_fault(scans, size):
+    too_slow = scans * tf.reduce_prod(size) > MOST_SCANS * MAX_PIXELS
+    message = "it has {} scans of {} x {} pixels, which takes too long; save it anew as a JPEG"
+    return tf.where(too_slow, tf.strings.format(message, [scans, size[0], size[1]]), "")
 
 
 def png_size(contents):

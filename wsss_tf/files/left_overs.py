@@ -1,10 +1,13 @@
 """What killed processes leave behind, and its removal.
 
-A file that is being written has a hidden name beside its own, see `temporary_name`. Whoever removes
-such files has seen to it that nobody else writes there, see `files.lock`.
+A file that is being written has a hidden name beside its own, see `temporary_name`, and is locked
+by who writes it, see `being_written`: so `remove_abandoned` can tell. Folders, and what earlier
+versions left, have no such lock: who removes them has seen to it that nobody else writes there, see
+`files.lock`.
 """
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -30,6 +33,27 @@ def temporary_name(name):
     suffix = pathlib.PurePath(name).suffix
     suffix = suffix if len(suffix) <= _LONGEST_SUFFIX else ""
     return f".wsss_tf-{uuid.uuid4().hex[:8]}{suffix}"
+
+
+@contextlib.contextmanager
+def being_written(path):
+    """Make an empty file and hold its lock while the block writes it."""
+    with open(path, "xb") as file:
+        with contextlib.suppress(OSError):  # no locks here, where nothing is taken for abandoned
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def remove_abandoned(folder):
+    """Remove the files in a folder that nobody writes any more, since who did was killed."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _PATTERNS[0].fullmatch(entry.name):
+                continue
+            # Held by another process, or no locks here, or not ours to change.
+            with contextlib.suppress(OSError), open(entry.path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
 
 
 def remove_files(folder, earlier=True, below=False):

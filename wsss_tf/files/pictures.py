@@ -5,6 +5,7 @@ What Pillow decodes in another way, or not at all, is left to TensorFlow, which 
 
 import io
 import pathlib
+import re
 import struct
 import zlib
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from wsss_tf.errors import UserError, without_nodes
-from wsss_tf.files.pixel_limit import check_size
+from wsss_tf.files.pixel_limit import MAX_PIXELS, check_size
 
 # Kinds of pixels of which both libraries make the same colours; not CMYK, nor grey of 16 bits.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -32,6 +33,13 @@ _PHONE_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", 
 EXIF_BYTES = 64 * 1024
 # So many segments of a JPEG are looked through for its orientation; real ones have it in the first.
 MOST_SEGMENTS = 200
+# Each scan of a JPEG is a pass over the whole picture, and may be a few bytes. A picture of as many
+# pixels as are read may have so many, a smaller one more; progressive photographs have ten or so.
+MOST_SCANS = 24
+# What a scan begins with: a marker, the length of its head, and how many colours it is of.
+SCAN = b"\xff\xda\0"
+SCAN_SIZES = (b"\x08\x01", b"\x0a\x02", b"\x0c\x03", b"\x0e\x04")
+_SCAN = re.compile(re.escape(SCAN) + b"(?:" + b"|".join(map(re.escape, SCAN_SIZES)) + b")")
 # What Pillow raises on broken files, and on those that would take a lot of memory.
 DAMAGED = (
     OSError,
@@ -107,13 +115,21 @@ def _by_pillow(contents):
     try:
         with Image.open(io.BytesIO(contents), formats=("JPEG", "PNG")) as picture:
             check_size(picture.height, picture.width)
-            if picture.mode not in _MODES:
+            if picture.mode not in _MODES or _has_too_many_scans(picture, contents):
                 return None
             turn = _UPRIGHT.get(exif_orientation(contents))
             picture = picture.convert("RGB")
             return np.array(picture if turn is None else picture.transpose(turn))
     except DAMAGED:
         return None
+
+
+def _has_too_many_scans(picture, contents):
+    """Return whether `images.decode_image` refuses a picture for its scans, and says so."""
+    if picture.format != "JPEG":
+        return False
+    scans = len(_SCAN.findall(contents))
+    return scans * picture.height * picture.width > MOST_SCANS * MAX_PIXELS
 
 
 def _by_tensorflow(path, contents):

@@ -21,6 +21,7 @@ folders `.._labels` and `pseudo_labels` hold palette PNGs of mask values, which 
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -28,24 +29,35 @@ import pathlib
 import numpy as np
 
 from wsss_tf.errors import UserError, is_no_room, warn
-from wsss_tf.files.left_overs import remove_files, temporary_name
+from wsss_tf.files.left_overs import (
+    being_written,
+    remove_abandoned,
+    remove_files,
+    temporary_name,
+)
 from wsss_tf.files.lock import TRAINING, at_work, holder
 from wsss_tf.files.npz import read_npz
 from wsss_tf.files.text import check_one_line, read_text
+
+# A process looks through a folder before it writes its first file there; few have many folders.
+_remove_abandoned_once = functools.lru_cache(maxsize=1000)(remove_abandoned)
 
 
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`, renamed to it when the block ends without an error.
 
-    A killed process leaves the old file or none, never half a new one. Missing folders are made.
+    A killed process leaves the old file or none, never half a new one. What it leaves under a
+    temporary name is removed by the next that writes into that folder. Missing folders are made.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_once(os.path.abspath(path.parent))
     temporary = path.with_name(temporary_name(path.name))
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with being_written(temporary):
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
         if is_no_room(error):
             error.filename = error.filename or str(path)

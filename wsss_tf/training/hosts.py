@@ -86,6 +86,16 @@ def check_same_everywhere(strategy, **values):
             )
 
 
+# A worker has closed its connection, or has gone silent: the chief misses its heartbeats, or it is
+# the chief itself, which does not answer those of the others in time.
+_OF_A_LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
 @contextlib.contextmanager
 def lost_worker_as_error(strategy):
     """Turn what TensorFlow raises when another process has gone into `LostWorker`.
@@ -95,7 +105,7 @@ def lost_worker_as_error(strategy):
     """
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+    except _OF_A_LOST_WORKER as error:
         if not is_over_hosts(strategy):
             raise
         lines = [line for line in error.message.splitlines() if "ollective ops" in line]
