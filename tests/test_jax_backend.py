@@ -112,7 +112,8 @@ for branch, of_branch in enumerate(gradients, start=1):
 from wsss_tf.training.precision import set_tensor_float_32
 for allowed, precision in ((True, "HIGH"), (False, "HIGHEST")):
     set_tensor_float_32(allowed)
-    assert f"[{precision}, {precision}]" in jax.jit(jax.numpy.dot).lower(edge[0], edge[0].T).as_text()
+    lowered = jax.jit(jax.numpy.dot).lower(edge[0], edge[0].T)
+    assert f"[{precision}, {precision}]" in lowered.as_text()
 assert "tensorflow" not in sys.modules
 # Nothing is computed below, so that weights need not be drawn, which is compiled for each shape.
 keras.initializers.VarianceScaling.__call__ = lambda self, shape, dtype=None: np.zeros(shape, "f")
