@@ -46,8 +46,9 @@ _LONGEST = (
 
 
 def pytest_collection():
-    """Have two replicas for the tests of distributed training; before any device is used.
+    """Have two replicas for the tests of distributed training, and exact products on a GPU.
 
+    Before any device is used.
     It is not called in the process that hands the tests out, which so loads no TensorFlow.
     """
     gc.disable()  # until all is imported
@@ -56,6 +57,8 @@ def pytest_collection():
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # TensorFloat-32 is too coarse for the golden values.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def pytest_collection_modifyitems(items):

@@ -12,6 +12,7 @@ from wsss_tf.training.checkpoints import Checkpoints
 from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.initial_weights import load_initial_weights, save_weights
 from wsss_tf.training.optimizer import poly_sgd
+from wsss_tf.training.precision import set_tensor_float_32
 from wsss_tf.training.seam import seam_step
 
 NEW = ("fc8", "f8_3", "f8_4", "f9")
@@ -26,6 +27,19 @@ def test_devices():
         make_strategy(["GPU:7"])
     with pytest.raises(UserError, match="'all'"):
         make_strategy("all")
+
+
+def test_tensor_float_32_is_as_the_recipe_says():
+    is_allowed = tf.config.experimental.tensor_float_32_execution_enabled
+    before = is_allowed()
+    try:
+        for allowed in (True, False):
+            set_tensor_float_32(allowed)
+            assert is_allowed() == allowed
+            set_tensor_float_32(None)
+            assert is_allowed() == allowed
+    finally:
+        set_tensor_float_32(before)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".keras", ".weights.h5"])

@@ -4,6 +4,7 @@ Letters of shapes: B batch, H W image size, h w map size, C foreground classes, 
 with background first, D features, N = h * w.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -63,15 +64,36 @@ def resize_bilinear(x, size, align_corners):
 
 
 def _interpolate_axis(x, length, axis):
-    """Linear interpolation along one axis with aligned corners."""
-    old = x.shape[axis]
-    position = ops.arange(length, dtype="float32") * ((old - 1) / max(length - 1, 1))
-    low = ops.clip(ops.cast(ops.floor(position), "int32"), 0, old - 1)
-    high = ops.minimum(low + 1, old - 1)
-    shape = [1] * len(x.shape)
-    shape[axis] = -1
-    weight = ops.reshape(position - ops.cast(low, "float32"), shape)
-    return ops.take(x, low, axis=axis) * (1 - weight) + ops.take(x, high, axis=axis) * weight
+    """Linear interpolation along one axis with aligned corners.
+
+    By a product with a constant matrix, whose gradient is a product as well: that of a gather is a
+    scatter, which is slow on GPUs.
+    """
+    subscripts = {1: "oi,bijd->bojd", 2: "oj,bijd->biod"}[axis]
+    with _exact_products():
+        return ops.einsum(subscripts, _aligned_weights(x.shape[axis], length), x)
+
+
+def _aligned_weights(old, length):
+    """Return float32 [length, old]: each output's shares of the inputs on its two sides."""
+    position = np.arange(length, dtype=np.float32) * np.float32((old - 1) / max(length - 1, 1))
+    low = np.clip(np.floor(position).astype(int), 0, old - 1)
+    high = np.minimum(low + 1, old - 1)
+    share = position - low.astype(np.float32)
+    weights = np.zeros((length, old), np.float32)
+    rows = np.arange(length)
+    weights[rows, low] = 1 - share
+    weights[rows, high] += share
+    return weights
+
+
+def _exact_products():
+    """Return a context in which JAX rounds no factor of a product to TensorFloat-32, as on GPUs."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.default_matmul_precision("highest")
 
 
 def dilated_conv(x, kernel, padding, dilation):
@@ -81,7 +103,8 @@ def dilated_conv(x, kernel, padding, dilation):
     At dilation 12 most of that is padding: on a CPU value and gradients of a 13 x 13 map take nine
     times as long as by TensorFlow's own dilated convolution, of a 41 x 41 map twice; at dilations 2
     and 4 of a 56 x 56 map as long. The latter's gradient is oneDNN's alone (`command.py` switches
-    it on), which has it in half precision on some CPUs only.
+    it on), which has it in half precision on some CPUs only. On JAX the kernel's gradient is
+    `_grid_kernel_gradient`.
 
     Args:
       x: [B, H, W, D].
@@ -97,7 +120,66 @@ def dilated_conv(x, kernel, padding, dilation):
         import tensorflow as tf
 
         return tf.nn.conv2d(x, kernel, 1, padding.upper(), dilations=dilation)
+    if keras.backend.backend() == "jax":
+        return _jax_dilated_conv(x, kernel, padding, dilation)
     return ops.conv(x, kernel, padding=padding, dilation_rate=dilation)
+
+
+def _jax_dilated_conv(x, kernel, padding, dilation):
+    """`ops.conv`, whose kernel gets its gradient by `_grid_kernel_gradient`."""
+    import jax
+
+    def convolve(x, kernel):
+        return ops.conv(x, kernel, padding=padding, dilation_rate=dilation)
+
+    @jax.custom_vjp
+    def convolution(x, kernel):
+        return convolve(x, kernel)
+
+    def forward(x, kernel):
+        return convolve(x, kernel), (x, kernel)
+
+    def backward(inputs, upstream):
+        x, kernel = inputs
+        [of_x] = jax.linear_transpose(lambda x: convolve(x, kernel), x)(upstream)
+        return of_x, _grid_kernel_gradient(x, kernel, upstream, padding, dilation)
+
+    convolution.defvjp(forward, backward)
+    # Of variables JAX takes no gradients here.
+    return convolution(ops.convert_to_tensor(x), ops.convert_to_tensor(kernel))
+
+
+def _grid_kernel_gradient(x, kernel, upstream, padding, dilation):
+    """Return the gradient of a dilated convolution's kernel, from that of a plain one (JAX).
+
+    Pixels that are a dilation apart meet under the kernel, others never do: the map is cut into
+    dilation^2 grids, and a plain convolution of these has the same gradient. Left to itself JAX
+    writes it as a convolution of the map with a window as large as the map, and a stride of the
+    dilation, for which cuDNN has no fast kernel.
+    """
+    import jax
+
+    reach = [(taps - 1) * d for taps, d in zip(kernel.shape, dilation)]
+    # As "same" pads at stride 1, and then on to whole rows and columns of grids.
+    before = [r // 2 if padding == "same" else 0 for r in reach]
+    cells = [-(-length // d) for length, d in zip(upstream.shape[1:3], dilation)]
+    wide = [(n + taps - 1) * d for n, taps, d in zip(cells, kernel.shape, dilation)]
+    high = [n * d for n, d in zip(cells, dilation)]
+    x = _grids(x, before, wide, dilation)
+    upstream = _grids(upstream, (0, 0), high, dilation)
+    [gradient] = jax.linear_transpose(lambda k: ops.conv(x, k, padding="valid"), kernel)(upstream)
+    return gradient
+
+
+def _grids(x, before, size, dilation):
+    """Cut [B, H, W, D], padded to `size`, into grids: [d_1 d_2 B, size / d.., D], one per phase."""
+    batch, height, width, depth = x.shape
+    after = [n - b - old for n, b, old in zip(size, before, (height, width))]
+    x = ops.pad(x, [[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]])
+    (down, across), (rows, columns) = dilation, size
+    x = ops.reshape(x, (batch, rows // down, down, columns // across, across, depth))
+    x = ops.transpose(x, (2, 4, 0, 1, 3, 5))
+    return ops.reshape(x, (down * across * batch, rows // down, columns // across, depth))
 
 
 @functools.cache

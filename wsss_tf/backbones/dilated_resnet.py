@@ -7,6 +7,7 @@ from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.stages import check_frozen_stages
 from wsss_tf.layers.batchnorm import batchnorm
 from wsss_tf.layers.caffe_input import CaffeInput
+from wsss_tf.layers.dilated_conv import DilatedConv2D
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Stem, where a block's stride is, convolution biases, BatchNorm epsilon; and the mean colour (red,
@@ -64,7 +65,7 @@ class _Blocks:
             # On both sides, also before a stride; "same" would pad right and bottom only.
             pad = dilation * (size // 2)
             x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
-        x = layers.Conv2D(
+        x = DilatedConv2D(
             scale_channels(count, self.width),
             size,
             strides=stride,

@@ -6,6 +6,7 @@ from keras import layers
 from wsss_tf.backbones.channels import scale_channels
 from wsss_tf.backbones.stages import check_frozen_stages
 from wsss_tf.layers.batchnorm import batchnorm
+from wsss_tf.layers.dilated_conv import DilatedConv2D
 
 # Unit: (kind, filters of the first and of the last convolution, stride, dilation of its 3x3s).
 # At width 1; conv1a has 64 filters.
@@ -58,7 +59,7 @@ class _Blocks:
         if size > 1:
             # Symmetric, as the official code pads; "same" would pad right and bottom only.
             x = layers.ZeroPadding2D(dilation, name=f"{name}_pad")(x)
-        return layers.Conv2D(
+        return DilatedConv2D(
             scale_channels(count, self.width),
             size,
             strides=stride,

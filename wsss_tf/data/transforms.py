@@ -204,7 +204,7 @@ def adjust_contrast(image, factor):
 
 def adjust_saturation(image, factor):
     """Blend with the image in grey: factor 0 is grey, 1 the image."""
-    return _blend(tf.cast(_luma(image), tf.float32)[:, :, None], image, factor)
+    return _blend(_luma(image)[:, :, None], image, factor)
 
 
 _ENHANCEMENTS = (adjust_brightness, adjust_contrast, adjust_saturation)
@@ -234,32 +234,33 @@ def adjust_hue(image, shift):
         blue_part - green_part,
         tf.where(green == value, 2 + red_part - blue_part, 4 + green_part - red_part),
     )
-    sector = tf.cast(tf.cast(sector, tf.float32), tf.float64)
-    hue = tf.cast(tf.math.floormod(sector / 6 + 1, 1), tf.float32)
+    # `tf.math.floormod` would give the same numbers, more slowly.
+    turns = tf.cast(tf.cast(sector, tf.float32), tf.float64) / 6 + 1
+    hue = tf.cast(turns - tf.floor(turns), tf.float32)
     hue = tf.where(chroma == 0, 0.0, tf.floor(hue * 255.0))
     saturation = tf.floor(chroma / tf.maximum(value, 1.0) * 255.0) / 255.0
 
     steps = tf.cast(tf.cast(shift * 255.0, tf.int32), tf.float32)  # the cast cuts towards zero
-    turned = tf.math.floormod(hue + steps, 256.0) * 6.0 / 255.0
+    hue = hue + steps
+    turned = (hue - 256.0 * tf.floor(hue / 256.0)) * 6.0 / 255.0
     whole = tf.floor(turned)
     fraction = turned - whole
-    low = _half_up(value * (1.0 - saturation))
-    falling = _half_up(value * (1.0 - saturation * fraction))
-    rising = _half_up(value * (1.0 - saturation * (1.0 - fraction)))
     # Hue 255 is a whole turn and a little, so the sectors run from 0 to 6.
-    sector = tf.cast(whole, tf.int32) % 6
-    red = _choose(sector, value, falling, low, low, rising, value)
-    green = _choose(sector, rising, value, value, falling, low, low)
-    blue = _choose(sector, low, low, rising, value, value, falling)
+    sector = tf.where(whole == 6.0, 0.0, whole)
+    low = _half_up(value * (1.0 - saturation))
+    # Between two sectors of a channel at its highest and two at its lowest it rises or falls: in
+    # even sectors one rises, in odd ones one falls.
+    is_odd = sector - 2.0 * tf.floor(sector / 2.0) == 1.0
+    between = _half_up(value * (1.0 - saturation * tf.where(is_odd, fraction, 1.0 - fraction)))
+
+    def channel(is_high, is_low):
+        return tf.where(is_high, value, tf.where(is_low, low, between))
+
+    to_red, to_green, to_blue = (tf.abs(sector - middle) for middle in (2.5, 1.5, 3.5))
+    red = channel(to_red > 2.0, to_red < 1.0)
+    green = channel(to_green < 1.0, to_green > 2.0)
+    blue = channel(to_blue < 1.0, to_blue > 2.0)
     return _to_uint8(tf.stack([red, green, blue], axis=-1))
-
-
-def _choose(sector, *values):
-    """Pick one of six maps per pixel."""
-    chosen = values[5]
-    for number in range(4, -1, -1):
-        chosen = tf.where(sector == number, values[number], chosen)
-    return chosen
 
 
 def _half_up(x):
@@ -267,8 +268,9 @@ def _half_up(x):
 
 
 def _luma(image):
-    weighted = tf.cast(image, tf.int32) * tf.constant(_LUMA)
-    return tf.bitwise.right_shift(tf.reduce_sum(weighted, -1) + 0x8000, 16)
+    # Whole numbers below 2^24, which float32 holds exactly.
+    weighted = tf.linalg.matvec(tf.cast(image, tf.float32), tf.constant(_LUMA, tf.float32))
+    return tf.floor((weighted + 32768.0) / 65536.0)
 
 
 def _blend(base, image, factor):

@@ -1,4 +1,4 @@
-"""Convolution with a wide dilation, without the detour that Keras takes on TensorFlow."""
+"""Convolution with a dilation, without the detours that Keras takes on TensorFlow and JAX."""
 
 import keras
 
@@ -7,7 +7,7 @@ from wsss_tf.ops import dilated_conv
 
 @keras.saving.register_keras_serializable("wsss_tf")
 class DilatedConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` by `ops.dilated_conv`, which is fast at wide dilations.
+    """`keras.layers.Conv2D` by `ops.dilated_conv`, whose gradients are fast.
 
     Arguments, variables and results: as `keras.layers.Conv2D` with channels last and one group.
     """

@@ -53,6 +53,8 @@ class Recipe:
         maps and masks have the pictures' own size. None for no limit.
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
+      tensor_float_32: whether GPUs may round the factors of float32 convolutions and products to 10
+        bits (TF32), in training and inference; None leaves it to the framework, which lets them.
       weakly_supervised: train on image labels; some masks are read, only to compare.
       pseudo_labels: folder of masks that take the place of the training split's own, such as
         "RUN/pseudo_labels"; None trains on the data set's masks. Not for weak supervision.
@@ -92,6 +94,7 @@ class Recipe:
     max_side: int | None = None
     devices: object = "auto"
     precision: str = "float32"
+    tensor_float_32: bool | None = None
     weakly_supervised: bool = True
     pseudo_labels: str | None = None
     validation_source: Callable | None = None

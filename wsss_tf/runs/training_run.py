@@ -23,6 +23,7 @@ from wsss_tf.training.devices import make_strategy
 from wsss_tf.training.hosts import is_chief
 from wsss_tf.training.initial_weights import load_initial_weights
 from wsss_tf.training.loop import fit
+from wsss_tf.training.precision import set_tensor_float_32
 
 
 def train(recipe, run_dir, profile_steps=None):
@@ -41,6 +42,7 @@ def train(recipe, run_dir, profile_steps=None):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
+    set_tensor_float_32(recipe.tensor_float_32)
     # Before any operation: one over several hosts must be the first to use TensorFlow.
     strategy = make_strategy(recipe.devices, recipe.batch_size)
     # Of several hosts one stands for all of them.

@@ -1,10 +1,11 @@
-"""What the methods' training steps share: one functional network, named loss terms, replicas."""
+"""What the methods' training steps share: one functional network, named loss terms, replicas.
+
+Steps run on TensorFlow, which is imported where it is needed: what a method's module has besides
+its step, such as `training.seam.seam_losses`, is for Keras' other backends too.
+"""
 
 import keras
-import tensorflow as tf
 from keras import ops
-
-from wsss_tf.training import hosts
 
 
 def global_mean(total, count, epsilon=0.0):
@@ -22,6 +23,8 @@ def global_mean(total, count, epsilon=0.0):
       float32 [B]; its mean over the global batch is sum(total) / (sum(count) + epsilon), with both
       sums over all replicas, and 0 where nothing counts.
     """
+    import tensorflow as tf
+
     context = tf.distribute.get_replica_context()
     counted = ops.sum(ops.stop_gradient(ops.cast(count, "float32")))
     examples = ops.cast(ops.shape(total)[0], "float32")
@@ -65,6 +68,10 @@ class TrainingStep(keras.Model):
 
         Keras' own does that by `strategy.reduce(..., axis=0)`, which fails on scalars.
         """
+        import tensorflow as tf
+
+        from wsss_tf.training import hosts
+
         strategy = self.distribute_strategy
         if not hosts.is_over_hosts(strategy) or (self.train_function and not force):
             super().make_train_function(force)
@@ -78,7 +85,7 @@ class TrainingStep(keras.Model):
         self.train_function = train_function
 
     # It overrides what is private to Keras: under another name it would be without effect.
-    assert hasattr(keras.Model, "_maybe_symbolic_build")
+    assert keras.backend.backend() != "tensorflow" or hasattr(keras.Model, "_maybe_symbolic_build")
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing: a step is built when it is made, and its optimizer by `compile`.
@@ -102,6 +109,8 @@ class TrainingStep(keras.Model):
 
     def train_step(self, batch):
         """Take one optimizer step; gradients are of the mean over the global batch."""
+        import tensorflow as tf
+
         # Replicas' gradients are summed, so each contributes its share of the mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
