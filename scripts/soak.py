@@ -500,12 +500,15 @@ def request_row(table, commands, folder, rng, count):
 
 
 def growth(memory, count):
-    """Return figures of resident memory in tenths of `count`, in words, and whether it is flat."""
+    """Return figures of resident memory in tenths of `count`, in words, and whether it is flat.
+
+    The first tenth is the warm-up.
+    """
     print(f"resident MiB by tenths: {[round(one) for one in memory]}", flush=True)
-    each = (memory[-1] - memory[0]) / (count * (len(memory) - 1) / len(memory) / 1000)
+    each = (memory[-1] - memory[1]) / (count * (len(memory) - 2) / len(memory) / 1000)
     words = (
-        f"resident {memory[0]:.1f} MiB after the first tenth, {memory[-1]:.1f} after the last, "
-        f"{each:+.2f} in 1,000"
+        f"resident {memory[0]:.1f} MiB in the first tenth, {memory[1]:.1f} in the second, "
+        f"{memory[-1]:.1f} in the last; from the second on {each:+.2f} in 1,000"
     )
     return words, each <= _FLAT
 
