@@ -125,12 +125,16 @@ def test_masks_of_large_pictures_are_decided_at_their_own_size(source, tmp_path)
     predict = mask_predictor()  # whose masks hold several classes
     seen = []
 
-    def postprocess(probabilities, image):
-        seen.append(image)
+    def roll(probabilities, _):
         return np.roll(probabilities, 1, axis=-1)
 
+    def postprocess(probabilities, image):
+        seen.append(image)
+        return roll(probabilities, image)
+
+    predict_source(predict, source, tmp_path / "plain", roll)
     predict_source(predict, source, tmp_path / "limited", postprocess, max_side=LIMIT)
-    predict_source(predict, source, tmp_path / "plain", postprocess)
+    seen = dict(zip(picture_batches.in_order_of_size(source, [0, 1, 2], LIMIT), seen, strict=True))
     for index, image_id in enumerate(source.ids):
         np.testing.assert_array_equal(seen[index], reduced(index))
         small = predict(reduced(index)[None]).numpy()
@@ -202,8 +206,11 @@ def test_work_is_pixels_where_the_files_tell(source):
     found = picture_batches.pixels_of(source, [0, 1, 2], LIMIT)
     assert found == pytest.approx(dict(enumerate([40 * 48, 48 * 30.72, 48 * 12.18])), rel=1e-3)
     assert picture_batches.pixels_of(reduced_source(source, LIMIT), [0, 1, 2]) == found
+    assert picture_batches.in_order_of_size(source, [2, 1, 0]) == [0, 1, 2]
+    assert picture_batches.in_order_of_size(source, [0, 1, 2], LIMIT) == [1, 2, 0]
     open(source.paths[1], "w").close()
     assert picture_batches.pixels_of(source, [0, 1]) is None
+    assert picture_batches.in_order_of_size(source, [1, 0]) == [1, 0]
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ from wsss_tf.evaluation.threshold_sweep import label_pixels
 from wsss_tf.files import images, run_folder
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import resize_maps
-from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
+from wsss_tf.inference.picture_batches import batches_of_equal_size, in_order_of_size, progress
 
 
 def label_source(
@@ -28,7 +28,7 @@ def label_source(
       output: folder.
       background_threshold: a pixel belongs to its strongest class if that scores above this.
       label_threshold: in [0, 1].
-      batch_size: images of equal size that follow each other are run together.
+      batch_size: so many images of equal size are run together, and at most about a million pixels.
       overwrite: write again what is there; otherwise an image with both files is left alone.
       max_side: larger images are run at this longer side, pixels, and their maps brought back to
         their own size bilinearly; None for no limit.
@@ -45,7 +45,8 @@ def label_source(
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
     with progress(source, todo, "CAMs", max_side) as done:
-        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+        positions = in_order_of_size(source, todo, max_side)
+        for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             labels = source.labels[[picture.position for picture in batch]] if labelled else None
             found = present_maps(compute, batch, labels, label_threshold)
             for picture, classes, maps, strided in zip(batch, *found):

@@ -5,7 +5,7 @@ import numpy as np
 from wsss_tf.files import images
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import strongest_at
-from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
+from wsss_tf.inference.picture_batches import batches_of_equal_size, in_order_of_size, progress
 
 
 def predict_source(
@@ -20,8 +20,7 @@ def predict_source(
       output: folder.
       postprocess: function of (probabilities float32 [h, w, K], image uint8 [h, w, 3]) to
         probabilities [h, w, K], such as a CRF; None to take them as they are.
-      batch_size: at most so many images of equal size that follow each other are run together, and
-        about a million pixels.
+      batch_size: so many images of equal size are run together, and at most about a million pixels.
       overwrite: write again what is there; otherwise an image with a file is left alone.
       max_side: larger images are run at this longer side, pixels, `postprocess` too, and their
         probabilities brought to their own size bilinearly before the argmax; None for no limit.
@@ -36,7 +35,8 @@ def predict_source(
         if overwrite or not run.prediction(image_id).is_file()
     ]
     with progress(source, todo, "masks", max_side) as done:
-        for batch in batches_of_equal_size(source, todo, batch_size, max_side):
+        positions = in_order_of_size(source, todo, max_side)
+        for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             probabilities = predict(np.stack([picture.image for picture in batch])).numpy()
             for picture, scores in zip(batch, probabilities):
                 if postprocess is not None:
