@@ -1,12 +1,12 @@
-"""Memory of the process that asks, for benchmarks; Linux only."""
+"""Memory of a process, for benchmarks; Linux only."""
 
 import pathlib
 import re
 
 
-def memory(field):
-    """Return a figure of this process in MiB: "VmRSS" is in use now, "VmHWM" the peak."""
-    status = pathlib.Path("/proc/self/status").read_text()
+def memory(field, process="self"):
+    """Return a figure of a process in MiB: "VmRSS" is in use now, "VmHWM" the peak."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
     [kilobytes] = re.findall(rf"^{field}:\s+(\d+) kB$", status, re.M)
     return int(kilobytes) / 2**10
 

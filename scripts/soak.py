@@ -14,12 +14,8 @@ training). What hangs ends the script, which says what it was.
 """
 
 import collections
-import contextlib
 import ctypes
 import dataclasses
-import io
-import json
-import os
 import pathlib
 import random
 import re
@@ -29,12 +25,11 @@ import statistics
 import subprocess
 import sys
 import time
-import zipfile
 
-import h5py
 import numpy as np
 from absl import flags
-from PIL import Image
+from soak_commands import ROOT, Commands, bounded, processor_seconds, resident
+from soak_files import contents, differences, half_files, left_overs
 
 from wsss_tf import command, command_server
 from wsss_tf.errors import UserError
@@ -50,10 +45,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the garbage.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), "Which of them.")
 _LIMIT = flags.DEFINE_integer("limit", 1800, "Seconds after which one command hangs.", 1)
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
-_DATA = _ROOT / "tests/data"
-_ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'tests'}"}
-_TICKS = os.sysconf("SC_CLK_TCK")
+_DATA = ROOT / "tests/data"
 _TENTHS = 10
 # Growth of resident memory that is no growth: what allocators keep comes and goes.
 _FLAT = 1.0  # MiB in 1,000 steps or requests
@@ -78,216 +70,6 @@ class Table:
         """Return it in Markdown."""
         lines = ["| what | tried | result | lost |", "| --- | --- | --- | ---: |"]
         return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in self.rows)])
-
-
-# === Processes ===
-
-
-@contextlib.contextmanager
-def bounded(seconds, what):
-    """Have a block end after so many seconds.
-
-    Raises:
-      UserError: it did not end by itself.
-    """
-
-    def stop(*_):
-        raise UserError(f"{what}: hangs, it has not ended after {seconds} s.")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _stat(process):
-    """Return the fields of /proc/PID/stat behind the name; None if there is no such process."""
-    try:
-        return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def processor_seconds(process):
-    """Return the processor time that a process and those below it have had; 0 if there is none."""
-    stats = [_stat(one) for one in (process, *descendants(process))]
-    return sum(sum(map(int, fields[11:15])) for fields in stats if fields is not None) / _TICKS
-
-
-def descendants(process):
-    """Return the processes below a process."""
-    found = [process]
-    for parent in found:
-        for path in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found += map(int, path.read_text().split())
-    return found[1:]
-
-
-def resident(process):
-    """Return the resident memory of a process, MiB; 0 if there is none."""
-    try:
-        text = pathlib.Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"VmRSS:\s*(\d+) kB", text)
-    return int(found[1]) / 1024 if found else 0
-
-
-class Commands:
-    """Runs commands of the package, as forks of a process that has TensorFlow.
-
-    Args:
-      log: file for what they say.
-      limit: seconds after which one hangs.
-    """
-
-    def __init__(self, log, limit):
-        self._server = command_server.CommandServer(env=_ENVIRONMENT)
-        self.log = log
-        self.limit = limit
-
-    def start(self, line, output=subprocess.DEVNULL):
-        """Start a command; return a `command_server.Command`."""
-        name, *arguments = line
-        options = {"cwd": _ROOT, "env": _ENVIRONMENT, "stdout": output, "stderr": output}
-        return self._server.start([f"wsss_tf.{name}", *arguments], **options)
-
-    def bounded(self, line):
-        """Return a context for a command that must not hang."""
-        return bounded(self.limit, f"{' '.join(line)} (see {self.log})")
-
-    def run(self, line, seen=lambda process: None):
-        """Run a command to its end; return its status and what it said.
-
-        Args:
-          line: the command.
-          seen: called with the process again and again.
-        """
-        with self.bounded(line), open(self.log, "wb") as file:
-            process = self.start(line, file)
-            while process.poll() is None:
-                seen(process.pid)
-                time.sleep(0.05)
-        return process.wait(), self.log.read_text(errors="replace")
-
-    def ok(self, line, seen=lambda process: None):
-        """Run one that must succeed; return the processor time that it took, seconds."""
-        times = [0]
-
-        def measure(process):
-            times.append(max(times[-1], processor_seconds(process)))
-            seen(process)
-
-        status, said = self.run(line, measure)
-        if status:
-            raise UserError(f"{' '.join(line)} ended with {status}, see {self.log}: {said[-300:]}")
-        return times[-1]
-
-    def kill(self, line, is_time):
-        """Start a command and kill it; return whether it had not ended before.
-
-        Args:
-          line: the command.
-          is_time: function of the process.
-        """
-        with self.bounded(line):
-            process = self.start(line)
-            while process.poll() is None and not is_time(process.pid):
-                time.sleep(0.05)
-            below = descendants(process.pid)
-            process.send_signal(signal.SIGKILL)
-            was_killed = process.wait() == -signal.SIGKILL
-        with bounded(60, f"what {' '.join(line)} had started, processes {below}"):
-            while any(_stat(one) is not None for one in below):
-                time.sleep(0.01)
-        return was_killed
-
-
-# === What is compared ===
-
-
-def contents(folder):
-    """Return {name: what must be the same} of a folder's files; times and event files are not."""
-    found = {}
-    for path in sorted(pathlib.Path(folder).rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        parts = set(name.split("/"))
-        if not path.is_file() or parts & {".locks", "tensorboard", "stages"}:
-            continue
-        if path.suffix == ".keras":
-            found[name] = _keras_weights(path)
-        elif path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found[name] = {key: arrays[key].tobytes() for key in arrays.files}
-        elif path.suffix in (".png", ".csv", ".txt") or path.name.startswith("metrics"):
-            found[name] = path.read_bytes()
-    return found
-
-
-def _keras_weights(path):
-    """Return {place: bytes} of the weights of a network."""
-    found = {}
-
-    def note(place, item):
-        if isinstance(item, h5py.Dataset):
-            found[place] = item[()].tobytes()
-
-    with zipfile.ZipFile(path) as archive:
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(weights, "r") as file:
-        file.visititems(note)
-    return found
-
-
-def half_files(folder):
-    """Return the files of a folder that are not whole; hidden ones may be."""
-    bad = []
-    for path in pathlib.Path(folder).rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.is_file():
-            continue
-        try:
-            if path.suffix in (".png", ".jpg"):
-                with Image.open(path) as picture:
-                    picture.load()
-            elif path.suffix == ".npz":
-                with np.load(path) as arrays:
-                    dict(arrays)
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".keras":
-                with zipfile.ZipFile(path) as archive:
-                    if archive.testzip() is not None:
-                        raise ValueError("a check sum")
-            elif path.suffix in (".gin", ".html") and not path.stat().st_size:
-                raise ValueError("empty")
-        except Exception as error:  # whatever is wrong with it
-            bad.append(f"{path}: {error}")
-    return bad
-
-
-def differences(one, other):
-    """Return the names of what differs between two folders, and print some."""
-    one, other = contents(one), contents(other)
-    wrong = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
-    if wrong:
-        print(f"different: {sorted(wrong)[:5]}", flush=True)
-    return wrong
-
-
-def left_overs(folder):
-    """Return what killed processes have left that a whole run should have removed."""
-    found = [*folder.rglob(".wsss_tf-*"), *folder.rglob("step-*_temp"), *folder.rglob(".1.*")]
-    if found:
-        print(f"left over: {found[:5]}", flush=True)
-    return found
-
-
-# === The rows ===
 
 
 def chain(run):

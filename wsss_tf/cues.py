@@ -111,7 +111,7 @@ def main():
             _SPLIT.value,
             grid=grid,
             layer=_LAYER.value,
-            foreground_share=sec_cues.share_or_default(_FOREGROUND_SHARE.value),
+            foreground_share=_FOREGROUND_SHARE.value,
             background_share=_BACKGROUND_SHARE.value,
             batch_size=_BATCH_SIZE.value,
             gin_bindings=command_flags.gin_bindings(),

@@ -212,15 +212,15 @@ def label_by_walk(
     Source: official `infer_aff.py`; with a threshold IRN's `step/make_sem_seg_labels.py`.
     """
     height, width = image.shape[:2]
-    if not weigh_start:
-        graph = graph._replace(boundary=None)
     if threshold is None:
         maps = np.asarray(resize_maps(cams, (height, width)), np.float32)
         maps = crf_probs(maps, background_power).transpose(2, 0, 1)
         start = pooled_scores(maps, graph.grid.stride)
-        scores = _walked(start, graph, affinity_power, steps)
+        scores = _walked(start, graph, affinity_power, steps, weigh_start)
     else:
-        scores = _scaled(cams, (height, width), graph, affinity_power, steps, strided_cams)
+        scores = _scaled(
+            cams, (height, width), graph, affinity_power, steps, strided_cams, weigh_start
+        )
         scores = _with_constant_background(scores, threshold)
     if crf is not None:
         padded = np.empty((*scores.shape[:2], 3), np.uint8)
@@ -238,27 +238,25 @@ def walked_maps(cams, size, graph, affinity_power, steps, strided_cams=None, wei
       cams, graph, affinity_power, steps, strided_cams, weigh_start: as there.
       size: (H, W) of the image.
     """
-    if not weigh_start:
-        graph = graph._replace(boundary=None)
-    scores = _scaled(cams, size, graph, affinity_power, steps, strided_cams)
+    scores = _scaled(cams, size, graph, affinity_power, steps, strided_cams, weigh_start)
     return scores[: size[0], : size[1]].transpose(2, 0, 1)
 
 
-def _scaled(cams, size, graph, affinity_power, steps, strided_cams):
+def _scaled(cams, size, graph, affinity_power, steps, strided_cams, weigh_start):
     """Return walked scores of classes alone, divided by the highest within the picture."""
     grid = graph.grid
     if strided_cams is not None and strided_cams.shape[1:] == (grid.height, grid.width):
         start = np.asarray(strided_cams, np.float32).transpose(1, 2, 0)
     else:
         start = pooled_scores(np.asarray(resize_maps(cams, size), np.float32), grid.stride)
-    scores = _walked(start, graph, affinity_power, steps)
+    scores = _walked(start, graph, affinity_power, steps, weigh_start)
     return scores / max(scores[: size[0], : size[1]].max(initial=0), ops.EPSILON)
 
 
-def _walked(start, graph, affinity_power, steps):
+def _walked(start, graph, affinity_power, steps, weigh_start):
     """Return scores [h, w, K] on a graph's grid after the walk, at the size of whole cells."""
     grid = graph.grid
-    if graph.boundary is not None:
+    if weigh_start and graph.boundary is not None:
         start = start * (1 - graph.boundary)[:, :, None]
     walked = walk(start, graph.transition(affinity_power), steps)
     size = (grid.stride * grid.height, grid.stride * grid.width)

@@ -97,11 +97,6 @@ def write_from_rows(writer, folder, grid):
     _write_from_files(writer, pathlib.Path(folder), "rows", read)
 
 
-def share_or_default(foreground_share):
-    """Return a share that was given, or SEC's own."""
-    return FOREGROUND_SHARE if foreground_share is None else foreground_share
-
-
 def write_from_cams(
     writer, folder, grid, foreground_share=None, background_threshold=None, maps_threshold=None
 ):
@@ -162,7 +157,7 @@ def write_from_runs(
     *,
     grid=None,
     layer=None,
-    foreground_share=0.2,
+    foreground_share=None,
     background_share=0.1,
     batch_size=8,
     gin_bindings=(),
@@ -175,7 +170,8 @@ def write_from_runs(
       split: of the foreground run's data set.
       grid: (h, w); None for that of the foreground network.
       layer: as in `inference.sec_cues.LocalizationMaps`.
-      foreground_share, background_share: as in `inference.sec_cues.cues_of_maps`.
+      foreground_share, background_share: as in `inference.sec_cues.cues_of_maps`; None for SEC's
+        own share of the foreground, 0.2.
       batch_size: pictures run together.
       gin_bindings: override the foreground run's config.gin.
 
@@ -192,6 +188,8 @@ def write_from_runs(
     from wsss_tf.runs.training_run import checked_source
     from wsss_tf.training.precision import set_tensor_float_32
 
+    if foreground_share is None:
+        foreground_share = FOREGROUND_SHARE
     recipe = recipe_lib.load_run(foreground_run, gin_bindings)
     set_tensor_float_32(recipe.tensor_float_32)
     runs = foreground_run, background_run
