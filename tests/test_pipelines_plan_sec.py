@@ -48,6 +48,46 @@ def test_shipped_pipelines_of_sec(name, tmp_path):
     assert "Reported" in head
 
 
+def test_shipped_pipeline_of_sec_on_maps():
+    few = ["shapes_source.num_train=8", "shapes_source.num_val=4", "shapes_source.image_size=48"]
+    files = ["gin/pipelines/sec_seam_photos.gin", "gin/data/shapes.gin"]
+    plan = make(*few, files=files)
+    stages = {stage.name: stage for stage in plan.stages}
+    assert list(stages) == [
+        "cam", "cams", "calibrate", "cues", "segmentation", "segmentation_scores", "masks",
+        "export", "label_scores", "report",
+    ]  # fmt: skip
+    assert stages["cues"].after == ("calibrate",)
+    # It follows what calibrate chooses, on the grid of the network that is trained.
+    assert stages["cues"].steps == (
+        (
+            "cues", "--cams=RUN/cam/cams", "--output=RUN/cues", "--gin_file=gin/sec.gin",
+            "--gin_file=gin/backbone/efficientnet_lite0.gin", "--gin_file=gin/size/photos_sec.gin",
+            "--gin_file=gin/data/shapes.gin",
+        ),
+    )  # fmt: skip
+    [segmentation] = stages["segmentation"].steps
+    assert '--gin_bindings=sec_augmentation.cues="RUN/cues"' in segmentation
+    set_by_hand = make(*few, "cams_stage.background_threshold=0.4", files=files)
+    [cues] = [stage for stage in set_by_hand.stages if stage.name == "cues"]
+    assert cues.after == ("cams",)
+    assert "--maps_threshold=0.4" in cues.steps[0]
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (["map_cues_stage.grid=16"], "recipe and map_cues_stage.grid are both given"),
+        (["map_cues_stage.recipe=()"], "give a list of gin files"),
+        (["map_cues_stage.maps='cues'"], "no stage of that name before it writes class"),
+        (["map_cues_stage.foreground_share=2"], "give a number from 0 to 1"),
+    ],
+)
+def test_mistakes_in_cues_of_maps(bindings, message):
+    with pytest.raises(UserError, match=message):
+        make(*bindings, files=["gin/pipelines/sec_seam_photos.gin", "gin/data/shapes.gin"])
+
+
 def test_the_commands_of_sec():
     plan = make("cues_stage.grid=5", files=TINY_SEC)
     stages = {stage.name: stage for stage in plan.stages}
