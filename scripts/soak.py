@@ -49,6 +49,7 @@ _TENTHS = 10
 # Growth of resident memory that is no growth: what allocators cannot give back comes and goes.
 _FLAT = 1.0  # MiB in 1,000 steps or requests
 _LARGEST = ((2**11, 2**11), (2**6, 2**16), (2**16, 2**6))  # 2^22 pixels, `export`'s own limit
+_SIZES = tuple((20 + 8 * i, 20 + 8 * j) for i in range(20) for j in range(20))
 
 
 @dataclasses.dataclass
@@ -258,9 +259,10 @@ def request_row(table, commands, folder, rng, count):
     noise = np.random.default_rng(0).integers(0, 256, (40, 52, 3), np.uint8)
     good = [tf.io.encode_jpeg(noise).numpy(), tf.io.encode_png(noise).numpy()]
     first = [serve(tf.constant([one]))["mask_bytes"].numpy() for one in good]
-    # Damaged headers make some pictures as large as the model takes, and as thin as a JPEG can be.
-    # TensorFlow's pool keeps what the largest took.
-    for size in _LARGEST:
+    # Damaged headers give some pictures other sizes, as large as the model takes and as thin as a
+    # JPEG can be. TensorFlow's pool keeps what the largest took, and oneDNN what it has compiled
+    # for the last few hundred sizes: bounded both, and full before anything is measured.
+    for size in (*_LARGEST, *_SIZES):
         serve(tf.constant([tf.io.encode_png(np.zeros((*size, 3), np.uint8)).numpy()]))
     seen, memory, longest = collections.Counter(), [], 0
     started = time.monotonic()
