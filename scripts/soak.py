@@ -32,7 +32,7 @@ from soak_files import contents, differences, half_files, left_overs
 
 from wsss_tf import command, command_server
 from wsss_tf.errors import UserError
-from wsss_tf.files.lock import TRAINING, holder
+from wsss_tf.files.lock import ANYONE, TRAINING, holder
 from wsss_tf.files.run_folder import write_text
 
 ROWS = ("kills", "pipeline", "two", "disk", "requests", "memory")
@@ -177,9 +177,13 @@ def two_row(table, commands, folder):
         with commands.bounded(first):
             process = commands.start(first)
             name = f"process {process.pid} on"
-            while name not in (holder(cam, on) or "") and process.poll() is None:
+            while process.poll() is None:
                 time.sleep(0.02)
-            process.send_signal(signal.SIGSTOP)
+                process.send_signal(signal.SIGSTOP)
+                # It must not stop where it keeps all others out for a moment, to clean the folder.
+                if name in (holder(cam, on) or "") and holder(cam, ANYONE) is None:
+                    break
+                process.send_signal(signal.SIGCONT)
         status, said = commands.run(second)
         with commands.bounded(first):
             process.send_signal(signal.SIGCONT)
