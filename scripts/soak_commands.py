@@ -83,10 +83,11 @@ class Commands:
         self.limit = limit
 
     def start(self, line, output=subprocess.DEVNULL):
-        """Start a command; return a `command_server.Command`."""
+        """Start a command of the package, or a script's path; return a `command_server.Command`."""
         name, *arguments = line
         options = {"cwd": ROOT, "env": _ENVIRONMENT, "stdout": output, "stderr": output}
-        return self._server.start([f"wsss_tf.{name}", *arguments], **options)
+        target = name if name.endswith(".py") else f"wsss_tf.{name}"
+        return self._server.start([target, *arguments], **options)
 
     def bounded(self, line):
         """Return a context for a command that must not hang."""

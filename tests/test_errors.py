@@ -1,10 +1,11 @@
 import errno
 import os
 
+import as_user
 import pytest
 import tensorflow as tf
 
-from wsss_tf.errors import no_room
+from wsss_tf.errors import no_path, no_room
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
@@ -42,3 +43,15 @@ def test_what_follows_from_a_full_disk_is_one_too():
 )
 def test_other_errors_are_left_as_they_are(error):
     assert no_room(error) is None
+
+
+def test_paths_that_can_be_none_are_a_line(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path, words in ((tmp_path / "a", "links"), (tmp_path / ("x" * 256), "too long")):
+        with pytest.raises(OSError, match=words) as raised:
+            path.stat()
+        assert no_path(raised.value).startswith(f"{path}: ")
+    assert no_path(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
+    line = ("--model=seam", f"--source={tmp_path / ('x' * 256)}", f"--output={tmp_path / 'a.npz'}")
+    as_user.user_error(as_user.run("convert", *line), "File name too long")

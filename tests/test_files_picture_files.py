@@ -34,6 +34,14 @@ def test_a_folder_that_links_to_itself_is_searched_once(tmp_path):
     assert folder_source(root=tmp_path).ids == ("d/a", "d/e/b")
 
 
+def test_links_that_lead_to_each_other_are_no_folders(tmp_path):
+    write(tmp_path, "d/a.jpg")
+    for one, other in (("x", "y"), ("y", "x"), ("b.jpg", "c"), ("c", "b.jpg")):
+        link(other, tmp_path / "d" / one)
+    # As a link that leads nowhere: whoever reads the picture says what is wrong with it.
+    assert list(find_files(tmp_path, SUFFIXES)) == ["d/a", "d/b"]
+
+
 def test_folders_inside_keep_their_names_and_linked_ones_outside_are_searched(tmp_path):
     write(tmp_path, "in/z/a.jpg", "out/b.jpg", "out/c/d.jpg")
     link("z", tmp_path / "in/first")  # would be searched before z

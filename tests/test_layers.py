@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from wsss_tf import ops
 from wsss_tf.layers.normalize_cam import NormalizeCam
-from wsss_tf.layers.pcm import Pcm, pixel_correlation
+from wsss_tf.layers.pcm import Pcm, _pooled_keys, pixel_correlation
 from wsss_tf.layers.resize import ResizeLike
 from wsss_tf.layers.stop_gradient import StopGradient
 
@@ -62,6 +62,23 @@ def test_pcm_pools_its_keys_above_a_number(known):
     # Blocks of 3 x 3 mix what differs.
     mixed = np.abs(pixel_correlation(cam, features, max_keys=60) - whole)
     assert 1e-4 < mixed.max() < 0.2
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size", [(40, 40), (2, 800), (800, 2), (1, 1600)])
+def test_no_shape_has_many_more_keys_than_allowed(size, known):
+    height, width = size if known else (tf.Variable(length) for length in size)
+
+    @tf.function(autograph=False)
+    def pooled(features, ones):
+        batch = (1, height, width) if known else (1, height.value(), width.value())
+        return _pooled_keys(features, ones, batch, 20)
+
+    flat = tf.ones([1, size[0] * size[1], 3])
+    keys, values = pooled(flat, flat[..., :1])
+    assert 4 <= keys.shape[1] <= 25
+    np.testing.assert_allclose(keys, 1)
+    assert np.sum(values) == size[0] * size[1]
 
 
 def test_pcm_is_bounded_in_inference_only(monkeypatch):

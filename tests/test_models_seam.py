@@ -120,6 +120,15 @@ def test_tiles_of_the_pcm_change_nothing():
     close(tiled(images(41, 50))["cam_rv"], whole(images(41, 50))["cam_rv"], atol=1e-6)
 
 
+def test_a_head_by_itself_is_tiled_too():
+    # Without, three megapixels at stride 8 took 3 GiB in a served model.
+    features = {name: keras.Input((None, None, 8)) for name in ("stage2", "stage3", "stage4")}
+    image = keras.Input((None, None, 3))
+    outputs = seam_head(image, features, num_classes=3, filters=(8, 8, 8))
+    net = keras.Model([image, *features.values()], outputs)
+    assert net.get_layer("pcm").tile == 2048
+
+
 def test_the_head_has_a_width_of_its_own():
     network = narrow_network(head_width=1 / 2)
     counts = [network.get_layer(name).filters for name in ("conv1a", "f8_3", "f8_4", "pcm")]

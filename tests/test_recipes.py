@@ -372,3 +372,22 @@ def test_a_gin_file_that_cannot_be_read_is_named(tmp_path, text, words):
     with pytest.raises(UserError, match=words.format(path=path)) as raised:
         recipe_lib.load([path])
     assert f"--gin_file={path}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def f(:\n", r"line 1 of .*own_part\.py cannot be read \('def f\(:'\): invalid syntax"),
+        ("x = undefined\n", "name 'undefined' is not defined"),
+    ],
+    ids=["syntax", "name"],
+)
+def test_a_module_of_the_users_own_that_cannot_be_imported_is_a_line(
+    tmp_path, monkeypatch, text, words
+):
+    (tmp_path / "own_part.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own.gin"
+    path.write_text("from __gin__ import dynamic_registration\nimport own_part\n")
+    with pytest.raises(UserError, match=words):
+        recipe_lib.load([path])

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import app, flags, logging
 
-from wsss_tf.errors import LostWorker, UserError, no_room
+from wsss_tf.errors import LostWorker, UserError, no_path, no_room
 
 # Names an inherited file descriptor, the reading end of a pipe whose other end a pipeline holds.
 PARENT_PIPE = "WSSS_TF_PARENT_PIPE"
@@ -60,8 +60,9 @@ def run(main, takes_rest=False):
 
     With `takes_rest`, `main` is given what is no flag, or comes after "--": a list of strings.
 
-    A `UserError`, a wrong flag or a full disk prints one line on standard error and exits with
-    status 2, a `LostWorker` with 75; any other exception is a bug and keeps its traceback.
+    A `UserError`, a wrong flag, a full disk or a path that can be none prints one line on standard
+    error and exits with status 2, a `LostWorker` with 75; any other exception is a bug and keeps
+    its traceback.
     """
 
     def guarded(argv):
@@ -81,7 +82,7 @@ def run(main, takes_rest=False):
                 print("interrupted; run the same command again to go on.", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            line = no_room(error)
+            line = no_room(error) or no_path(error)
             if line is None:
                 raise
             _stop(line)

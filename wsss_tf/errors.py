@@ -6,6 +6,7 @@ import sys
 
 _WARNING_LENGTH = 600
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class UserError(Exception):
@@ -64,6 +65,17 @@ def no_room(error):
                 return _no_room_line(found, f" ({path.rstrip(';:,')})" if path.strip("/;") else "")
         error = error.__cause__ or error.__context__
     return None
+
+
+def no_path(error):
+    """Return a line for an error of a path that can be none; None for others.
+
+    Its name is too long, or it leads through links that lead to themselves. Python raises this
+    where it would only say that a file that is missing is not there.
+    """
+    if not isinstance(error, OSError) or error.errno not in _NO_PATH:
+        return None
+    return f"{error.filename}: {error.strerror}; give another path."
 
 
 def _no_room_line(reason, where):

@@ -20,6 +20,7 @@ from wsss_tf.errors import UserError
 
 LOCK_FOLDER = ".locks"
 TRAINING = "training"
+ANYONE = "anyone"  # shared by all who are at work in a folder
 _SECONDS = 1.0
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -72,7 +73,7 @@ def at_work(folder, on, what, is_shared=False, clean=None):
       UserError: as in `locked`.
     """
     folder = pathlib.Path(folder)
-    anyone = folder / LOCK_FOLDER / "anyone"
+    anyone = folder / LOCK_FOLDER / ANYONE
     with locked(folder / LOCK_FOLDER / _file_name(on), what, is_shared):
         if clean is not None:
             # Others are at work: the next one cleans.

@@ -104,7 +104,7 @@ def _folders(folder, leave_out):
         except OSError:  # no such folder, or one that may not be read
             continue
         for entry in entries:
-            if entry.name[0] == "." or not entry.is_dir():
+            if entry.name[0] == "." or not _is_folder(entry):
                 continue
             if parent == os.fspath(folder) and entry.name == leave_out:
                 # Not by another name either.
@@ -112,4 +112,11 @@ def _folders(folder, leave_out):
                 seen.add((status.st_dev, status.st_ino))
                 continue
             (linked if entry.is_symlink() else waiting).append(entry.path)
-        yield parent, [entry.name for entry in entries if not entry.is_dir()]
+        yield parent, [entry.name for entry in entries if not _is_folder(entry)]
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, where one that leads nowhere is no folder
+        return False

@@ -69,11 +69,14 @@ def _pooled_keys(unit, values, size, max_keys):
     its pixels.
     """
     batch, height, width = size
+    # The second bound is that of maps with fewer rows than a block has.
     if isinstance(height * width, int):
-        side = math.ceil(math.sqrt(height * width / max_keys))
+        side = math.ceil(max(math.sqrt(height * width / max_keys), max(height, width) / max_keys))
     else:  # sizes that the graph learns with each picture
         area = ops.cast(height * width, "float32")
-        side = ops.cast(ops.ceil(ops.sqrt(area / max_keys)), "int32")
+        longer = ops.cast(ops.maximum(height, width), "float32")
+        side = ops.maximum(ops.sqrt(area / max_keys), longer / max_keys)
+        side = ops.cast(ops.ceil(side), "int32")
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
 
     def blocks(x):  # [B, N, D] -> [B, M, D], sums

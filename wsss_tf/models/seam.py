@@ -13,7 +13,7 @@ from wsss_tf.models.heads import network, on_grid
 from wsss_tf.models.side_branch import side_branch
 
 
-def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=None):
+def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5, pcm_tile=2048):
     """Return the head's outputs on a backbone's features.
 
     Args:
@@ -22,7 +22,7 @@ def seam_head(image, features, num_classes, filters=(64, 128, 192), dropout=0.5,
       num_classes: C, foreground classes.
       filters: channels of f8_3, f8_4 and f9; the published network's by default.
       dropout: channel dropout on stage 4.
-      pcm_tile: as in `layers.pcm.pixel_correlation`.
+      pcm_tile: output pixels of the PCM computed at a time in inference; None for all.
 
     Returns:
       Dict of float32 maps with K = C + 1 channels, background first:
@@ -60,7 +60,7 @@ def seam_network(num_classes, backbone=resnet38, head_width=1.0, dropout=0.5, pc
       head_width: factor on the PCM's channels; 1 in the paper.
       dropout: channel dropout before the classifier; 0 (and 0 in the backbone) makes training
         deterministic.
-      pcm_tile: output pixels of the PCM computed at a time in inference.
+      pcm_tile: as in `seam_head`.
 
     Returns:
       `keras.Model` from [B, H, W, 3] (`ops.normalize_image`) to the outputs of `seam_head`, on the
