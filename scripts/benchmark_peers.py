@@ -77,6 +77,8 @@ def main():
             possible.append(row)
         else:
             print(f"{row}: left out; it needs {package} (pip install {package}).")
+    # PyTorch's optimizers import triton where it is, whose LLVM crashes beside TensorFlow's.
+    sys.modules["triton"] = None
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
