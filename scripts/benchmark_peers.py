@@ -43,6 +43,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "How often each is timed.", 1)
 _SIZE = flags.DEFINE_string("size", "375x500", "HEIGHTxWIDTH of pictures and masks, pixels.")
 _SCALES = flags.DEFINE_list("scales", ["0.5", "1", "1.5", "2"], "Of the maps.")
 _CROP = flags.DEFINE_integer("crop", 448, "Of train_resnet38 and input, pixels.", 32)
+_SIDES = flags.DEFINE_list("sides", ["448", "768"], "Range of the input's long side, pixels.")
 _WIDTH = flags.DEFINE_float("width", 1.0, "Factor on ResNet38's channels.", 0.0)
 _PICTURES = flags.DEFINE_integer("pictures", 64, "Of the input.", _BATCH)
 _MASKS = flags.DEFINE_integer("masks", 200, "Of the sweep.", 1)
@@ -68,7 +69,7 @@ def main():
     if unknown := [row for row in rows if row not in _KINDS]:
         raise UserError(f"--rows: {unknown} unknown; there are {', '.join(_KINDS)}.")
     scales = command.parse_scales(_SCALES.value)
-    _size()
+    _size(), _sides()
     possible = []
     for row in rows:
         _, module, package = _KINDS[row]
@@ -76,6 +77,8 @@ def main():
             possible.append(row)
         else:
             print(f"{row}: left out; it needs {package} (pip install {package}).")
+    # PyTorch's optimizers import triton where it is, whose LLVM crashes beside TensorFlow's.
+    sys.modules["triton"] = None
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -271,7 +274,7 @@ def _input(folder, _):
     rows = ["image,labels", *(f"{name},thing" for name in names)]
     (folder / "image_labels.csv").write_text("\n".join(rows) + "\n")
     crop = _CROP.value
-    sides = crop, round(crop * 768 / 448)
+    sides = _sides()
     source = folder_source(root=str(folder))
     augment = seam_augmentation(*sides, crop)
 
@@ -280,14 +283,18 @@ def _input(folder, _):
     def example(index):
         return augment(source.load(index), tf.stack([tf.cast(index, tf.int32), 0]))["image"]
 
-    dataset = tf.data.Dataset.range(count).map(example).batch(_BATCH)
-    loader = torch.utils.data.DataLoader(
-        Pictures([folder / name for name in names], *sides, crop), _BATCH, shuffle=True
-    )
+    # Endless, as in training: to start an iterator takes as long as some pictures.
+    dataset = tf.data.Dataset.range(count).repeat().map(example).batch(_BATCH)
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False  # which work ahead
+    options.autotune.enabled = False
+    batches = iter(dataset.with_options(options))
+    pictures = Pictures([folder / name for name in names], *sides, crop)
+    loader = torch.utils.data.DataLoader(pictures, _BATCH, shuffle=True, drop_last=True)
     return _Pair(
-        ours=lambda: [batch.numpy() for batch in dataset],
+        ours=lambda: [next(batches).numpy() for _ in range(count // _BATCH)],
         peer=lambda: [batch.numpy() for batch in loader],
-        count=count,
+        count=count // _BATCH * _BATCH,
     )
 
 
@@ -365,6 +372,14 @@ def _size():
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UserError(f"--size={_SIZE.value}: give HEIGHTxWIDTH, such as 375x500.")
     return int(height), int(width)
+
+
+def _sides():
+    """Return (smallest, largest) of --sides."""
+    numbers = _SIDES.value
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise UserError(f"--sides={','.join(numbers)}: give two lengths, such as 448,768.")
+    return tuple(map(int, numbers))
 
 
 def _picture(size, seed=0):

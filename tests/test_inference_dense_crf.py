@@ -9,8 +9,8 @@ import tensorflow as tf
 from numba.core.caching import CacheImpl
 
 from wsss_tf import ops
+from wsss_tf.compiled import compiled
 from wsss_tf.errors import UserError
-from wsss_tf.inference import lattice
 from wsss_tf.inference.dense_crf import (
     CAM_CRF,
     CrfParameters,
@@ -284,4 +284,4 @@ def test_missing_library_is_named(monkeypatch):
 def test_without_a_place_for_compiled_code(monkeypatch):
     # A package folder that cannot be written, and a user without a home.
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    assert lattice._compiled(lambda x: x + 1)(2) == 3
+    assert compiled(lambda x: x + 1)(2) == 3

@@ -134,7 +134,8 @@ def test_masks_of_large_pictures_are_decided_at_their_own_size(source, tmp_path)
 
     predict_source(predict, source, tmp_path / "plain", roll)
     predict_source(predict, source, tmp_path / "limited", postprocess, max_side=LIMIT)
-    seen = dict(zip(picture_batches.in_order_of_size(source, [0, 1, 2], LIMIT), seen, strict=True))
+    sizes = picture_batches.sizes_of(source, [0, 1, 2], LIMIT)
+    seen = dict(zip(picture_batches.in_order_of_size([0, 1, 2], sizes), seen, strict=True))
     for index, image_id in enumerate(source.ids):
         np.testing.assert_array_equal(seen[index], reduced(index))
         small = predict(reduced(index)[None]).numpy()
@@ -201,16 +202,19 @@ def test_batches_are_of_reduced_pictures(source, monkeypatch):
     assert list(picture_batches.batches_of_equal_size(source, [], 8)) == []
 
 
-def test_work_is_pixels_where_the_files_tell(source):
-    assert picture_batches.pixels_of(source, [0, 2]) == {0: 40 * 48, 2: 33 * 130}
-    found = picture_batches.pixels_of(source, [0, 1, 2], LIMIT)
-    assert found == pytest.approx(dict(enumerate([40 * 48, 48 * 30.72, 48 * 12.18])), rel=1e-3)
-    assert picture_batches.pixels_of(reduced_source(source, LIMIT), [0, 1, 2]) == found
-    assert picture_batches.in_order_of_size(source, [2, 1, 0]) == [0, 1, 2]
-    assert picture_batches.in_order_of_size(source, [0, 1, 2], LIMIT) == [1, 2, 0]
+def test_sizes_are_those_of_the_files_where_these_tell(source):
+    sizes = picture_batches.sizes_of(source, [0, 2])
+    assert sizes == {0: (48, 40), 2: (130, 33)}
+    limited = picture_batches.sizes_of(source, [0, 1, 2], LIMIT)
+    expected = [48, 40], [30.72, 48], [48, 12.18]
+    np.testing.assert_allclose([limited[i] for i in range(3)], expected, rtol=1e-3)
+    assert picture_batches.sizes_of(reduced_source(source, LIMIT), [0, 1, 2]) == limited
+    full = picture_batches.sizes_of(source, [0, 1, 2])
+    assert picture_batches.in_order_of_size([2, 1, 0], full) == [0, 1, 2]
+    assert picture_batches.in_order_of_size([0, 1, 2], limited) == [1, 2, 0]
     open(source.paths[1], "w").close()
-    assert picture_batches.pixels_of(source, [0, 1]) is None
-    assert picture_batches.in_order_of_size(source, [1, 0]) == [1, 0]
+    assert picture_batches.sizes_of(source, [0, 1]) is None
+    assert picture_batches.in_order_of_size([1, 0], None) == [1, 0]
 
 
 class Terminal(io.StringIO):

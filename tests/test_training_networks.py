@@ -5,12 +5,14 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from wsss_tf.errors import UserError
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
 from wsss_tf.runs.trained_network import load_network
 from wsss_tf.training import networks
+from wsss_tf.training.precision import set_tensor_float_32
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,20 @@ def test_a_network_of_another_version_is_built_from_the_recipe(seam_run, tmp_pat
     picture = np.random.default_rng(0).normal(size=(1, 40, 56, 3)).astype(np.float32)
     for name, value in expected(picture).items():
         np.testing.assert_allclose(net(picture)[name], value, rtol=1e-5, atol=1e-6)
+    # The settings of the recipe that was loaded before still hold.
+    assert len(recipe.source(split="train")) == 12
+
+
+def test_a_loaded_network_is_as_exact_as_its_recipe_says(seam_run):
+    is_allowed = tf.config.experimental.tensor_float_32_execution_enabled
+    before = is_allowed()
+    recipe = recipe_lib.load_run(seam_run)
+    try:
+        for allowed in (True, False):
+            load_network(seam_run, gin_bindings=[f"Recipe.tensor_float_32={allowed}"])
+            assert is_allowed() == allowed
+    finally:
+        set_tensor_float_32(before)
     # The settings of the recipe that was loaded before still hold.
     assert len(recipe.source(split="train")) == 12
 

@@ -8,7 +8,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from wsss_tf.data.affinity import image_size
-from wsss_tf.data.transforms import compose, normalize, random_crop, random_flip
+from wsss_tf.data.transforms import (
+    compose,
+    normalize,
+    random_crop,
+    random_flip,
+    resize_as_pillow,
+)
 from wsss_tf.errors import UserError
 from wsss_tf.files import images
 from wsss_tf.files.run_folder import RunFolder
@@ -123,8 +129,7 @@ def random_pillow_scale(smallest, largest):
         scale = tf.random.stateless_uniform([], rng_seed, smallest, largest)
         old = tf.cast(tf.shape(example["image"])[:2], tf.float64)
         size = tf.maximum(tf.cast(tf.round(old * tf.cast(scale, tf.float64)), tf.int32), 1)
-        image = images.resize_bicubic(example["image"], size)
-        image.set_shape([None, None, 3])
+        image = resize_as_pillow(example["image"], size)
         return {**example, "image": image, "mask": resize_nearest(example["mask"], size)}
 
     return transform

@@ -3,16 +3,18 @@
 A factory checks its arguments once; what it returns is stateless, traceable, and takes one random
 decision for image and mask together. Images stay uint8 until `normalize`, as in the papers' code,
 which works on 8-bit pictures: each colour operation rounds.
+
+Resizing and colours leave the graph for compiled code in `data.pillow_arithmetic`, although the
+input is otherwise TensorFlow's operations only: of those the best take three quarters of Pillow's
+time, and this less than half, with Pillow's very values. Python's lock is held only where a call
+begins and ends, so that the threads of `Dataset.map` work side by side. What is exported or served
+has stock operations only, see `files.images`.
 """
 
 import tensorflow as tf
 
 from wsss_tf import ops
-from wsss_tf.files import images
 from wsss_tf.masks import IGNORE
-
-# Pillow's luma: 16 fractional bits, rounded.
-_LUMA = (19595, 38470, 7471)
 
 
 def compose(*transforms):
@@ -77,9 +79,7 @@ def random_long_side(smallest, largest):
         new_size = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
         new_size = tf.maximum(new_size, 1)
 
-        image = images.resize_bicubic(example["image"], new_size)
-        image.set_shape([None, None, 3])
-        example = {**example, "image": image}
+        example = {**example, "image": resize_as_pillow(example["image"], new_size)}
         if "mask" in example:
             mask = tf.image.resize(example["mask"][:, :, None], new_size, "nearest")
             example["mask"] = mask[:, :, 0]
@@ -88,13 +88,25 @@ def random_long_side(smallest, largest):
     return transform
 
 
+def resize_as_pillow(image, size):
+    """Resize uint8 [H, W, 3] to size, int32 [2], as `pillow_arithmetic.resized_bicubic` does."""
+    from wsss_tf.data import pillow_arithmetic  # numba takes half a second to import
+
+    return _uint8_image(pillow_arithmetic.resized_bicubic, image, size)
+
+
+def _uint8_image(function, *inputs):
+    # Without state, so that a picture nobody uses is not made.
+    image = tf.numpy_function(function, inputs, tf.uint8, stateful=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
 def random_flip(example, rng_seed):
     """Mirror image, mask and cues left to right, with probability one half."""
-    flipped = tf.random.stateless_uniform([], rng_seed) < 0.5
+    is_flipped = tf.random.stateless_uniform([], rng_seed) < 0.5
 
     def mirrored(value):
-        columns = tf.range(tf.shape(value)[1])
-        return tf.gather(value, tf.where(flipped, columns[::-1], columns), axis=1)
+        return tf.cond(is_flipped, lambda: tf.reverse(value, [1]), lambda: tf.identity(value))
 
     return {
         key: mirrored(value) if key in ("image", "mask", "cues") else value
@@ -141,7 +153,16 @@ def random_crop(crop_size):
 
 def normalize(example, rng_seed=None):
     """Turn the uint8 image into normalised float32; the seed is not used."""
-    return {**example, "image": ops.normalize_image(example["image"])}
+    image = example["image"]
+    # Rows of numbers: to broadcast three of them over pixels takes four times as long.
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows = tf.reshape(tf.cast(image, tf.float32), [height, 3 * width])
+    mean, std = (
+        tf.tile(tf.constant(of, tf.float32), [width])
+        for of in (ops.IMAGENET_MEAN, ops.IMAGENET_STD)
+    )
+    rows = (rows / 255.0 - mean) / std
+    return {**example, "image": tf.ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)}
 
 
 # === Colour, on 8 bits as Pillow's ImageEnhance does it ===
@@ -156,128 +177,26 @@ def color_jitter(jitter, hue):
     """
     if not (0 <= jitter <= 1 and 0 <= hue <= 0.5):
         raise ValueError(f"jitter = {jitter}, hue = {hue}: need 0 <= jitter <= 1, 0 <= hue <= 0.5.")
-    operations = []
-    if jitter:
-        operations += [(adjust, 1 - jitter, 1 + jitter) for adjust in _ENHANCEMENTS]
-    if hue:
-        operations.append((adjust_hue, -hue, hue))
 
     def transform(example, rng_seed):
+        from wsss_tf.data import pillow_arithmetic as pillow
+
+        operations = [pillow.BRIGHTNESS, pillow.CONTRAST, pillow.SATURATION] if jitter else []
+        low, spread = [1 - jitter] * len(operations), [2 * jitter] * len(operations)
+        if hue:
+            operations, low, spread = [*operations, pillow.HUE], [*low, -hue], [*spread, 2 * hue]
         if not operations:
             return example
         order_seed, amount_seed = tf.unstack(tf.random.split(rng_seed, num=2))
         count = len(operations)
         order = tf.argsort(tf.random.stateless_uniform([count], order_seed))
-        amounts = tf.random.stateless_uniform([count], amount_seed)
-
-        # A loop in the graph, which holds each operation once and not once for each place.
-        def change(place, image):
-            branches = [
-                lambda adjust=adjust, low=low, high=high, i=i: adjust(
-                    image, low + amounts[i] * (high - low)
-                )
-                for i, (adjust, low, high) in enumerate(operations)
-            ]
-            image = tf.switch_case(order[place], branches)
-            image.set_shape([None, None, 3])
-            return place + 1, image
-
-        _, image = tf.while_loop(lambda place, _: place < count, change, [0, example["image"]])
+        amounts = low + tf.random.stateless_uniform([count], amount_seed) * spread
+        image = _uint8_image(
+            pillow.changed_colors,
+            example["image"],
+            tf.gather(operations, order),
+            tf.gather(amounts, order),
+        )
         return {**example, "image": image}
 
     return transform
-
-
-def adjust_brightness(image, factor):
-    """Blend with black: factor 0 is black, 1 the image; uint8 [h, w, 3] in and out."""
-    return _to_uint8(tf.cast(image, tf.float32) * factor)
-
-
-def adjust_contrast(image, factor):
-    """Blend with the mean grey of the image: factor 0 is uniform grey, 1 the image."""
-    grey = _luma(image)
-    # Summed as integers: a float32 sum of 768 x 768 values would be off by more than rounding.
-    total = tf.reduce_sum(tf.cast(grey, tf.int64))
-    mean = tf.cast(total, tf.float64) / tf.cast(tf.size(grey), tf.float64)
-    return _blend(tf.floor(tf.cast(mean, tf.float32) + 0.5), image, factor)
-
-
-def adjust_saturation(image, factor):
-    """Blend with the image in grey: factor 0 is grey, 1 the image."""
-    return _blend(_luma(image)[:, :, None], image, factor)
-
-
-_ENHANCEMENTS = (adjust_brightness, adjust_contrast, adjust_saturation)
-
-
-def adjust_hue(image, shift):
-    """Turn the hue of every pixel on Pillow's 8-bit HSV scale, as torchvision does for PIL images.
-
-    Args:
-      image: uint8 [h, w, 3].
-      shift: scalar in [-0.5, 0.5], turns.
-
-    Returns:
-      uint8 [h, w, 3]. Even a shift of 0 changes colours a little, because HSV has 8 bits.
-    """
-    red, green, blue = tf.unstack(tf.cast(image, tf.float32), axis=-1)
-    value = tf.maximum(tf.maximum(red, green), blue)
-    chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    # Differences of quotients and a modulus in float64, as in Pillow's C: hues on a boundary of the
-    # 8-bit scale (there are many) fall on the same side.
-    divisor = tf.maximum(chroma, 1.0)
-    red_part, green_part, blue_part = [
-        tf.cast((value - channel) / divisor, tf.float64) for channel in (red, green, blue)
-    ]
-    sector = tf.where(
-        red == value,
-        blue_part - green_part,
-        tf.where(green == value, 2 + red_part - blue_part, 4 + green_part - red_part),
-    )
-    # `tf.math.floormod` would give the same numbers, more slowly.
-    turns = tf.cast(tf.cast(sector, tf.float32), tf.float64) / 6 + 1
-    hue = tf.cast(turns - tf.floor(turns), tf.float32)
-    hue = tf.where(chroma == 0, 0.0, tf.floor(hue * 255.0))
-    saturation = tf.floor(chroma / tf.maximum(value, 1.0) * 255.0) / 255.0
-
-    steps = tf.cast(tf.cast(shift * 255.0, tf.int32), tf.float32)  # the cast cuts towards zero
-    hue = hue + steps
-    turned = (hue - 256.0 * tf.floor(hue / 256.0)) * 6.0 / 255.0
-    whole = tf.floor(turned)
-    fraction = turned - whole
-    # Hue 255 is a whole turn and a little, so the sectors run from 0 to 6.
-    sector = tf.where(whole == 6.0, 0.0, whole)
-    low = _half_up(value * (1.0 - saturation))
-    # Between two sectors of a channel at its highest and two at its lowest it rises or falls: in
-    # even sectors one rises, in odd ones one falls.
-    is_odd = sector - 2.0 * tf.floor(sector / 2.0) == 1.0
-    between = _half_up(value * (1.0 - saturation * tf.where(is_odd, fraction, 1.0 - fraction)))
-
-    def channel(is_high, is_low):
-        return tf.where(is_high, value, tf.where(is_low, low, between))
-
-    to_red, to_green, to_blue = (tf.abs(sector - middle) for middle in (2.5, 1.5, 3.5))
-    red = channel(to_red > 2.0, to_red < 1.0)
-    green = channel(to_green < 1.0, to_green > 2.0)
-    blue = channel(to_blue < 1.0, to_blue > 2.0)
-    return _to_uint8(tf.stack([red, green, blue], axis=-1))
-
-
-def _half_up(x):
-    return tf.floor(x + 0.5)
-
-
-def _luma(image):
-    # Whole numbers below 2^24, which float32 holds exactly.
-    weighted = tf.linalg.matvec(tf.cast(image, tf.float32), tf.constant(_LUMA, tf.float32))
-    return tf.floor((weighted + 32768.0) / 65536.0)
-
-
-def _blend(base, image, factor):
-    """Return base + factor * (image - base), cut to whole numbers as Pillow's blend does."""
-    return _to_uint8(base + factor * (tf.cast(image, tf.float32) - base))
-
-
-def _to_uint8(x):
-    """Clip to 0..255 and drop the fraction."""
-    return tf.cast(tf.clip_by_value(x, 0.0, 255.0), tf.uint8)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from wsss_tf.compiled import compiled
 from wsss_tf.inference.lanes import (
     WIDTH,
     add,
@@ -42,13 +43,7 @@ _COLUMNS = 3
 _NO_LABEL = -1e30
 
 
-def _compiled(function):
-    """Compile, and keep the machine code in a cache file where there is a place for one."""
-    options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "nogil": True}
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # a package folder and a home that cannot be written
-        return numba.njit(function, **options)
+_compiled = functools.partial(compiled, fastmath={"contract", "nsz"})
 
 
 class Lattice(NamedTuple):

@@ -89,7 +89,7 @@ def _from_graph(source, positions, max_side, ahead):
 
 
 @contextlib.contextmanager
-def progress(source, positions, what, max_side=None):
+def progress(source, positions, what, max_side=None, sizes=None):
     """Show how far it has come; yield a function to call with each finished position.
 
     On a terminal that is a bar. It counts pixels, after `max_side`, since a large picture takes
@@ -102,10 +102,12 @@ def progress(source, positions, what, max_side=None):
       positions: those to be done.
       what: what they are done for, such as "CAMs".
       max_side: as in `batches_of_equal_size`.
+      sizes: what `sizes_of` gives for these arguments, if it has been called.
     """
     work, unit = dict.fromkeys(positions, 1), {"unit": "image"}
-    pixels = pixels_of(source, positions, max_side)
-    if pixels is not None:
+    sizes = sizes or sizes_of(source, positions, max_side)
+    if sizes is not None:
+        pixels = {i: round(width * height) for i, (width, height) in sizes.items()}
         work, unit = pixels, {"unit": "px", "unit_scale": True}
         if max_side is None and (large := sum(n > _LARGE for n in pixels.values())):
             warn(
@@ -154,30 +156,11 @@ class _Forecast:
             print(f"{self.title}: about {minutes:.0f} minutes to go.", flush=True)
 
 
-def pixels_of(source, positions, max_side=None):
-    """Return {position: pixels of the picture as it is labelled}, read from the files' headers.
+def sizes_of(source, positions, max_side=None):
+    """Return {position: (width, height)} of pictures as they are labelled, from the files' headers.
 
-    None where there are no files, or one whose header does not tell.
+    They are not rounded. None where there are no files, or one whose header does not tell.
     """
-    sizes = _sizes(source, positions, max_side)
-    return sizes and {i: round(width * height) for i, (width, height) in sizes.items()}
-
-
-def in_order_of_size(source, positions, max_side=None):
-    """Return positions in an order in which pictures of one size follow each other.
-
-    They can share batches then, and oneDNN, which builds its convolutions anew for each size, does
-    so once: 0.09 s for four scales of EfficientNet-Lite0, which take 0.24 s at 160 x 120 pixels.
-    Where headers do not tell sizes the order is left as it is. Arguments: as of `pixels_of`.
-    """
-    sizes = _sizes(source, positions, max_side)
-    if sizes is None:
-        return positions
-    return sorted(positions, key=lambda position: [round(side) for side in sizes[position]])
-
-
-def _sizes(source, positions, max_side):
-    """Return {position: (width, height)} as pictures are labelled, not rounded; None as above."""
     if source.paths is None:
         return None
     limits = [side for side in (source.max_side, max_side) if side is not None]
@@ -192,3 +175,18 @@ def _sizes(source, positions, max_side):
         factor = min([longer, *limits]) / longer
         sizes[position] = width * factor, height * factor
     return sizes
+
+
+def in_order_of_size(positions, sizes):
+    """Return positions in an order in which pictures of one size follow each other.
+
+    They can share batches then, and oneDNN, which builds its convolutions anew for each size, does
+    so once: 0.09 s for four scales of EfficientNet-Lite0, which take 0.24 s at 160 x 120 pixels.
+
+    Args:
+      positions: ints.
+      sizes: as `sizes_of` gives; None leaves the order as it is.
+    """
+    if sizes is None:
+        return positions
+    return sorted(positions, key=lambda position: [round(side) for side in sizes[position]])

@@ -6,7 +6,12 @@ from wsss_tf.evaluation.threshold_sweep import label_pixels
 from wsss_tf.files import images, run_folder
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import resize_maps
-from wsss_tf.inference.picture_batches import batches_of_equal_size, in_order_of_size, progress
+from wsss_tf.inference.picture_batches import (
+    batches_of_equal_size,
+    in_order_of_size,
+    progress,
+    sizes_of,
+)
 
 
 def label_source(
@@ -44,8 +49,9 @@ def label_source(
 
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
-    with progress(source, todo, "CAMs", max_side) as done:
-        positions = in_order_of_size(source, todo, max_side)
+    sizes = sizes_of(source, todo, max_side)
+    with progress(source, todo, "CAMs", max_side, sizes) as done:
+        positions = in_order_of_size(todo, sizes)
         for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             labels = source.labels[[picture.position for picture in batch]] if labelled else None
             found = present_maps(compute, batch, labels, label_threshold)

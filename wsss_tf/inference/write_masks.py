@@ -5,7 +5,12 @@ import numpy as np
 from wsss_tf.files import images
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.map_sizes import strongest_at
-from wsss_tf.inference.picture_batches import batches_of_equal_size, in_order_of_size, progress
+from wsss_tf.inference.picture_batches import (
+    batches_of_equal_size,
+    in_order_of_size,
+    progress,
+    sizes_of,
+)
 
 
 def predict_source(
@@ -34,8 +39,9 @@ def predict_source(
         for i, image_id in enumerate(source.ids)
         if overwrite or not run.prediction(image_id).is_file()
     ]
-    with progress(source, todo, "masks", max_side) as done:
-        positions = in_order_of_size(source, todo, max_side)
+    sizes = sizes_of(source, todo, max_side)
+    with progress(source, todo, "masks", max_side, sizes) as done:
+        positions = in_order_of_size(todo, sizes)
         for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             probabilities = predict(np.stack([picture.image for picture in batch])).numpy()
             for picture, scores in zip(batch, probabilities):

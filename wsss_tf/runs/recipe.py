@@ -54,7 +54,7 @@ class Recipe:
       devices: "auto" (all GPUs, else one device), "one", or a list such as ["CPU:0", "CPU:1"].
       precision: Keras dtype policy.
       tensor_float_32: whether GPUs may round the factors of float32 convolutions and products to 10
-        bits (TF32), in training, in `infer` (not on Beam) and for SEC's cues; None leaves it to the
+        bits (TF32), in training and wherever the trained network is loaded; None leaves it to the
         framework, which lets them.
       weakly_supervised: train on image labels; some masks are read, only to compare.
       pseudo_labels: folder of masks that take the place of the training split's own, such as

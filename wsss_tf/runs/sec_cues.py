@@ -186,14 +186,12 @@ def write_from_runs(
     from wsss_tf.runs import recipe as recipe_lib
     from wsss_tf.runs.trained_network import load_network
     from wsss_tf.runs.training_run import checked_source
-    from wsss_tf.training.precision import set_tensor_float_32
 
     if foreground_share is None:
         foreground_share = FOREGROUND_SHARE
     recipe = recipe_lib.load_run(foreground_run, gin_bindings)
-    set_tensor_float_32(recipe.tensor_float_32)
     runs = foreground_run, background_run
-    networks = [load_network(run, for_inference=True) for run in runs]
+    networks = [load_network(run, for_inference=True, gin_bindings=gin_bindings) for run in runs]
     names = [RunFolder(run).read_class_names() for run in runs]
     source = recipe.source(split=split).without_masks()
     if len({*names, tuple(source.class_names)}) != 1:

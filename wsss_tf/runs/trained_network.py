@@ -5,16 +5,18 @@ from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.runs import recipe as recipe_lib
 
 
-def load_network(run_dir, checkpoint="last", for_inference=False):
+def load_network(run_dir, checkpoint="last", for_inference=False, gin_bindings=()):
     """Return the trained network of a run, a functional `keras.Model`.
 
     One that this version of Keras cannot make again from its file is built from the run's recipe
-    and given the weights.
+    and given the weights. It computes as exactly as the recipe's `tensor_float_32` says, and all
+    else from now on.
 
     Args:
       run_dir: run folder.
       checkpoint: "last", or "best" by validation.
       for_inference: fold BatchNorm into convolutions, as `models.folding.folded` does.
+      gin_bindings: strings that override the run's config.gin.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -26,6 +28,7 @@ def load_network(run_dir, checkpoint="last", for_inference=False):
     path = run.network(checkpoint)
     if not path.is_file():
         raise UserError(f"{path}: no such network; it is written at the end of the first epoch.")
+    _set_precision(run, gin_bindings)
     try:
         net = networks.load_network(path)
     except OSError as error:
@@ -40,6 +43,15 @@ def load_network(run_dir, checkpoint="last", for_inference=False):
 
         net = folded(net)
     return net
+
+
+def _set_precision(run, gin_bindings):
+    """Have GPUs compute as the run's recipe says, if it has one."""
+    from wsss_tf.training.precision import set_tensor_float_32
+
+    if run.config.is_file() or run.plain_config.is_file():
+        with recipe_lib.settings_kept():
+            set_tensor_float_32(recipe_lib.load_run(run, gin_bindings).tensor_float_32)
 
 
 def _rebuilt(run, path):

@@ -27,14 +27,10 @@ class TrainedRun:
     gin_bindings: tuple = ()
 
     def network(self, checkpoint="last"):
-        """Return the network of checkpoint "last" or "best", for inference alone.
-
-        It computes as exactly as the recipe's `tensor_float_32` says, and all else from now on.
-        """
-        from wsss_tf.training.precision import set_tensor_float_32
-
-        set_tensor_float_32(self.recipe.tensor_float_32)
-        return load_network(self.folder, checkpoint, for_inference=True)
+        """Return the network of checkpoint "last" or "best", for inference alone."""
+        return load_network(
+            self.folder, checkpoint, for_inference=True, gin_bindings=self.gin_bindings
+        )
 
     def threshold(self, background_threshold=None):
         """Return the background threshold that is asked for.
