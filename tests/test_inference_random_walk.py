@@ -294,7 +294,7 @@ def source(tmp_path):
 
 def test_walk_fills_the_region_and_keeps_what_is_there(source, tmp_path):
     cam_run, output = tmp_path / "cam_run", tmp_path / "out"
-    assert walk_source(COMPUTE, source, cam_run, output, steps=16) == (3, 0)
+    assert walk_source(COMPUTE, source, cam_run, output, steps=16) == (3, 0, [])
     for image_id, (height, width) in zip(source.ids, SIZES):
         label = images.load_mask(output / f"pseudo_labels/{image_id}.png")
         assert label.shape == (height, width)
@@ -304,14 +304,23 @@ def test_walk_fills_the_region_and_keeps_what_is_there(source, tmp_path):
         assert (shown == truth).mean() < 0.85
         assert ((label == 2) == truth).mean() > 0.9  # pixels without links stay
     one = walk_source(COMPUTE, source, cam_run, tmp_path / "one", steps=16, batch_size=1)
-    assert one == (3, 0)
+    assert one == (3, 0, [])
     for path in (tmp_path / "out").rglob("*.png"):
         other = tmp_path / "one" / path.relative_to(tmp_path / "out")
         assert other.read_bytes() == path.read_bytes()
     (output / "pseudo_labels/sub/b.png").unlink()
-    assert walk_source(COMPUTE, source, cam_run, output) == (1, 2)
-    assert walk_source(COMPUTE, source, cam_run, output) == (0, 3)
-    assert walk_source(COMPUTE, source, cam_run, output, overwrite=True) == (3, 0)
+    assert walk_source(COMPUTE, source, cam_run, output) == (1, 2, [])
+    assert walk_source(COMPUTE, source, cam_run, output) == (0, 3, [])
+    assert walk_source(COMPUTE, source, cam_run, output, overwrite=True) == (3, 0, [])
+
+
+def test_labels_that_lose_a_class_are_named(source, tmp_path):
+    cam_run = tmp_path / "cam_run"
+    [shown] = run_folder.load_cams(cam_run / "cams", "sub/b")[1]
+    # The other class is everywhere weaker.
+    run_folder.save_cams(cam_run / "cams", "sub/b", [1, 2], np.stack([shown / 4, shown]))
+    walked = walk_source(COMPUTE, source, cam_run, tmp_path / "out", steps=16, threshold=0.5)
+    assert walked == (3, 0, ["sub/b"])
 
 
 def test_missing_cams_are_named(source, tmp_path):

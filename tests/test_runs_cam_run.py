@@ -88,7 +88,11 @@ def test_files_and_graph_give_the_same_bytes(read_side, source, tmp_path, monkey
         options = {"processes": 1, "max_side": cams.max_side}
         assert crf_source(pictures, tmp_path / name, **options) == (3, 0)
         walk = {"steps": 2, "max_side": cams.max_side}
-        assert walk_source(COMPUTE, pictures, tmp_path / name, tmp_path / name, **walk) == (3, 0)
+        assert walk_source(COMPUTE, pictures, tmp_path / name, tmp_path / name, **walk) == (
+            3,
+            0,
+            [],
+        )
     found = contents(tmp_path / "files")
     assert len(found) == 15
     assert found == contents(tmp_path / "graph")

@@ -38,7 +38,8 @@ def walk_source(
       max_side: on larger images all of it runs at this longer side, pixels; None for no limit.
 
     Returns:
-      (written, kept): numbers of images.
+      (written, kept, lost): numbers of images, and the ids of those written whose label has lost a
+      class that the CAMs have.
 
     Raises:
       UserError: CAM files are missing, broken or of another size.
@@ -50,6 +51,7 @@ def walk_source(
         label, cam = output.pseudo_label(image_id), cam_run.cam(image_id)
         return label.is_file() and label.stat().st_mtime_ns >= cam.stat().st_mtime_ns
 
+    lost = []
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     with progress(source, todo, "walk", max_side) as done:
         for batch in batches_of_equal_size(source, todo, batch_size, max_side):
@@ -71,5 +73,7 @@ def walk_source(
                     strided_cams=cam_run.read_strided_cams(image_id),
                 )
                 images.save_mask(output.pseudo_label(image_id), label)
+                if not np.isin(class_ids, label).all():
+                    lost.append(image_id)
                 done(picture.position)
-    return len(todo), len(source) - len(todo)
+    return len(todo), len(source) - len(todo), lost

@@ -146,7 +146,7 @@ def walk(cams, affinity, output, batch_size=8, overwrite=False, **options):
     from wsss_tf.inference.write_walk import walk_source
 
     options = options or walk_options(cams.background_threshold, settings=affinity.settings)
-    written, kept = walk_source(
+    written, kept, lost = walk_source(
         affinity,
         cams.source,
         cams.folder,
@@ -158,3 +158,8 @@ def walk(cams, affinity, output, batch_size=8, overwrite=False, **options):
     )
     labels = RunFolder(output).pseudo_labels
     print(f"random walk: {written} written, {kept} kept: {labels}")
+    if lost:
+        print(
+            f"{len(lost)} of these labels have no pixel of a class that the CAMs have, such as "
+            f"that of {lost[0]!r}; a lower threshold or a higher background power keeps more."
+        )
