@@ -192,7 +192,8 @@ def test_a_c_program_makes_the_same_masks(masks, cams, refined, tmp_path, monkey
             allowed = 0.001 * mask.size if kind == "refined" else 0
             assert (mask != expected).sum() <= allowed
             if kind == "refined":
-                assert (mask != _expected_mask("masks", compute.compute, image)).mean() > 0.05
+                changed = mask != _expected_mask("masks", compute.compute, image)
+                assert changed.mean() > 0.02  # the CRF is in it
 
 
 def test_warmup_requests_run(masks, tmp_path):
