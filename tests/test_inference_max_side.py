@@ -226,7 +226,9 @@ class Terminal(io.StringIO):
 def test_bar_counts_pixels_on_a_terminal_only(source, monkeypatch, terminal):
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    with picture_batches.progress(source, [0, 1, 2], "CAMs") as done:
+    with picture_batches.progress(
+        source, [0, 1, 2], "CAMs", picture_batches.sizes_of(source, [0, 1, 2])
+    ) as done:
         for position in range(3):
             done(position)
     text = stream.getvalue()
@@ -238,7 +240,9 @@ def test_the_time_it_takes_is_said_once_the_rate_is_known(source, monkeypatch, c
     clock = iter([100, 110, 120, 130])  # 20 s for two pictures behind the first; nine are left
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     drawn = dataclasses.replace(source, paths=None)
-    with picture_batches.progress(drawn, [*range(12)], "CAMs") as done:
+    with picture_batches.progress(
+        drawn, [*range(12)], "CAMs", picture_batches.sizes_of(drawn, [*range(12)])
+    ) as done:
         for position in range(4):
             done(position)
     assert capsys.readouterr().out == "CAMs of all: about 2 minutes to go.\n"
@@ -246,9 +250,17 @@ def test_the_time_it_takes_is_said_once_the_rate_is_known(source, monkeypatch, c
 
 def test_large_pictures_are_warned_of(source, monkeypatch, capsys):
     monkeypatch.setattr(picture_batches, "_LARGE", 2000)
-    with picture_batches.progress(source, [0, 1, 2], "CAMs"):
+    with picture_batches.progress(
+        source, [0, 1, 2], "CAMs", picture_batches.sizes_of(source, [0, 1, 2])
+    ):
         assert "2 pictures of up to 0 megapixels" in capsys.readouterr().err
-    with picture_batches.progress(source, [0, 1, 2], "CAMs", max_side=40):
+    with picture_batches.progress(
+        source,
+        [0, 1, 2],
+        "CAMs",
+        picture_batches.sizes_of(source, [0, 1, 2], max_side=40),
+        max_side=40,
+    ):
         assert capsys.readouterr().err == ""
 
 

@@ -89,7 +89,7 @@ def _from_graph(source, positions, max_side, ahead):
 
 
 @contextlib.contextmanager
-def progress(source, positions, what, max_side=None, sizes=None):
+def progress(source, positions, what, sizes, max_side=None):
     """Show how far it has come; yield a function to call with each finished position.
 
     On a terminal that is a bar. It counts pixels, after `max_side`, since a large picture takes
@@ -101,11 +101,10 @@ def progress(source, positions, what, max_side=None, sizes=None):
       source: `data.source.Source`.
       positions: those to be done.
       what: what they are done for, such as "CAMs".
+      sizes: of these positions, as `sizes_of` gives with this `max_side`.
       max_side: as in `batches_of_equal_size`.
-      sizes: what `sizes_of` gives for these arguments, if it has been called.
     """
     work, unit = dict.fromkeys(positions, 1), {"unit": "image"}
-    sizes = sizes or sizes_of(source, positions, max_side)
     if sizes is not None:
         pixels = {i: round(width * height) for i, (width, height) in sizes.items()}
         work, unit = pixels, {"unit": "px", "unit_scale": True}

@@ -50,7 +50,7 @@ def label_source(
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
     kept = len(source) - len(todo)
     sizes = sizes_of(source, todo, max_side)
-    with progress(source, todo, "CAMs", max_side, sizes) as done:
+    with progress(source, todo, "CAMs", sizes, max_side) as done:
         positions = in_order_of_size(todo, sizes)
         for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             labels = source.labels[[picture.position for picture in batch]] if labelled else None

@@ -3,7 +3,7 @@
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference import cam_crf
 from wsss_tf.inference.dense_crf import CAM_CRF, prepare
-from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress, sizes_of
 from wsss_tf.inference.process_pool import map_in_processes
 
 
@@ -79,7 +79,8 @@ def run_on_pictures(
             image_id = source.ids[picture.position]
             yield run, image_id, picture.image, parameters, settings, picture.size
 
-    with progress(source, positions, what, max_side) as done:
+    sizes = sizes_of(source, positions, max_side)
+    with progress(source, positions, what, sizes, max_side) as done:
         results = map_in_processes(function, arguments(), processes)
         for _, position in zip(results, positions):
             done(position)

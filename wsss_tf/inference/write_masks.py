@@ -40,7 +40,7 @@ def predict_source(
         if overwrite or not run.prediction(image_id).is_file()
     ]
     sizes = sizes_of(source, todo, max_side)
-    with progress(source, todo, "masks", max_side, sizes) as done:
+    with progress(source, todo, "masks", sizes, max_side) as done:
         positions = in_order_of_size(todo, sizes)
         for batch in batches_of_equal_size(source, positions, batch_size, max_side):
             probabilities = predict(np.stack([picture.image for picture in batch])).numpy()

@@ -5,7 +5,7 @@ import numpy as np
 from wsss_tf.files import images
 from wsss_tf.files.run_folder import RunFolder
 from wsss_tf.inference.cam_crf import WALK_POWER
-from wsss_tf.inference.picture_batches import batches_of_equal_size, progress
+from wsss_tf.inference.picture_batches import batches_of_equal_size, progress, sizes_of
 from wsss_tf.inference.random_walk import label_by_walk
 
 
@@ -53,7 +53,8 @@ def walk_source(
 
     lost = []
     todo = [i for i, image_id in enumerate(source.ids) if overwrite or not is_done(image_id)]
-    with progress(source, todo, "walk", max_side) as done:
+    sizes = sizes_of(source, todo, max_side)
+    with progress(source, todo, "walk", sizes, max_side) as done:
         for batch in batches_of_equal_size(source, todo, batch_size, max_side):
             graphs = compute(np.stack([picture.image for picture in batch]))
             for picture, graph in zip(batch, graphs):
